@@ -1,0 +1,1 @@
+//! The `bootstrap` crate of Chronik; see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! The `raft` crate of Chronik; see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! The `rt` crate of Chronik; see ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+//! The `shards` crate of Chronik; see ARCHITECTURE.md.

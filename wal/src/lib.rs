@@ -1,0 +1,1 @@
+//! The `wal` crate of Chronik; see ARCHITECTURE.md.
