@@ -1,1 +1,19 @@
-//! The `net` crate of Chronik; see ARCHITECTURE.md.
+//! Bytes to requests and back: the Kafka wire protocol without the broker behind it.
+//!
+//! Owns the API registry, error codes, framing and header formats, record batches and their
+//! compression, and the connection loop. Reads and writes through `rt` only, and knows nothing of
+//! logs, groups or topics: it hands a decoded [`Request`] to the [`Service`] of its shard.
+//! Everything runs on the shard that owns the connection.
+
+pub mod error;
+pub mod header;
+pub mod reader;
+pub mod registry;
+pub mod service;
+
+pub use error::ErrorCode;
+pub use kafka_protocol::messages::{ApiKey, RequestKind, ResponseKind};
+pub use kafka_protocol::protocol::StrBytes;
+pub use service::{
+    Answer, ConnectionContext, HttpAnswer, HttpRequest, LocalFuture, Request, Service, Software,
+};
