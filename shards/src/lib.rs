@@ -1,1 +1,3 @@
 //! The `shards` crate of Chronik; see ARCHITECTURE.md.
+
+pub mod meta;
