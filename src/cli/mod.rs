@@ -1,0 +1,85 @@
+//! The command line: what can be said, and which part of the program answers.
+//!
+//! The flags of `standalone` are made from the option registry. Each subcommand has a file of its
+//! own with a `command()` that describes it and a function that does it.
+
+mod config;
+mod options;
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::Command;
+
+use crate::failure::{Exit, Failure, EXIT_CODES};
+
+/// Parses `arguments` (the program's name first) and does what they say.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return usage(error),
+    };
+    match matches.subcommand() {
+        Some(("config", matches)) => config::run(matches),
+        other => unreachable!("clap knows no such subcommand: {other:?}"),
+    }
+}
+
+/// Help and version are answers; anything else clap has to say is a mistake in the command line.
+fn usage(error: clap::Error) -> Result<(), Failure> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A closed pipe (`--help | head`) is no error of ours.
+            let _ = error.print();
+            Ok(())
+        }
+        // The program alone, or a group of commands alone: its help, but not as a success.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            Err(Failure::silent(Exit::Usage))
+        }
+        _ => {
+            let text = error.render().to_string();
+            let text = text.trim_end();
+            Err(Failure::new(Exit::Usage, text.strip_prefix("error: ").unwrap_or(text)))
+        }
+    }
+}
+
+fn command() -> Command {
+    Command::new("chronik-server")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A Kafka-compatible broker: one shard per core, durable before acknowledged.")
+        .after_help("`chronik-server standalone` starts a broker on port 9092 with data in ./data.")
+        .after_long_help(format!(
+            "`chronik-server standalone` starts a broker on port 9092 with data in ./data.\n\n\
+             {EXIT_CODES}"
+        ))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .max_term_width(100)
+        .subcommand(config::command())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_with(arguments: &[&str]) -> Result<(), Failure> {
+        run(std::iter::once("chronik-server").chain(arguments.iter().copied()).map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_says_what_was_meant_and_exits_with_2() {
+        let failure = run_with(&["config", "refrence"]).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.message.contains("reference"), "{failure}");
+        assert_eq!(run_with(&[]).unwrap_err().exit, Exit::Usage);
+    }
+}

@@ -1,0 +1,414 @@
+//! The broker's configuration: one registry, three sources, one typed result.
+//!
+//! A flag beats the environment, the environment beats the file, and the file beats the default.
+//! Every mistake is collected, so that one start names them all. Runs on the main thread before any
+//! shard exists; the result is immutable.
+
+mod file;
+mod reference;
+mod registry;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+pub use reference::{listing, reference};
+pub use registry::{Default, Key, KEYS};
+pub use value::{Kind, Value};
+
+/// Environment variables that name the configuration file, the strongest first.
+pub const FILE_VARIABLES: [&str; 2] = ["CHRONIK_CONFIG", "CHRONIK_CLUSTER_CONFIG"];
+
+/// Everything that can be set, checked. Fields are named as in the file; units end their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub node_id: i32,
+    /// `None`: each client is told the address that its own connection reached.
+    pub advertised_addr: Option<String>,
+    /// `None`: the port that is listened on.
+    pub advertised_port: Option<u16>,
+    /// 0 takes a free port.
+    pub kafka_port: u16,
+    pub bind_addr: IpAddr,
+    pub data_dir: PathBuf,
+    /// `None`: one per CPU of the affinity mask.
+    pub shards: Option<u16>,
+    pub auto_create_topics_enable: bool,
+    pub num_partitions: i32,
+    pub replication_factor: i16,
+    pub min_insync_replicas: i32,
+    pub message_max_bytes: i32,
+    pub log_segment_bytes: i32,
+    pub log_roll_ms: i64,
+    /// -1: for ever.
+    pub log_retention_ms: i64,
+    /// -1: no limit.
+    pub log_retention_bytes: i64,
+    pub log_retention_check_interval_ms: i64,
+    pub flush: Flush,
+    pub wal_sync: WalSync,
+    pub wal_budget_bytes: u64,
+    pub disk_reserve_bytes: u64,
+    pub group_min_session_timeout_ms: i32,
+    pub group_max_session_timeout_ms: i32,
+    pub group_initial_rebalance_delay_ms: i32,
+    pub group_max_size: i32,
+    pub offsets_topic_num_partitions: i32,
+    pub offsets_retention_minutes: i32,
+    pub offset_metadata_max_bytes: i32,
+    pub memory_budget_bytes: u64,
+    pub max_connections: u32,
+    pub connections_max_idle_ms: u64,
+    pub socket_request_max_bytes: i32,
+    pub producer_id_expiration_ms: i32,
+    pub log_filter: String,
+}
+
+/// When a producer is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    Always,
+    Relaxed,
+}
+
+/// How the write-ahead log is made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalSync {
+    Auto,
+    Dsync,
+    Fdatasync,
+}
+
+impl Flush {
+    fn from_word(word: &str) -> Flush {
+        match word {
+            "always" => Flush::Always,
+            "relaxed" => Flush::Relaxed,
+            other => unreachable!("the registry lets no such flush through: {other}"),
+        }
+    }
+}
+
+impl WalSync {
+    fn from_word(word: &str) -> WalSync {
+        match word {
+            "auto" => WalSync::Auto,
+            "dsync" => WalSync::Dsync,
+            "fdatasync" => WalSync::Fdatasync,
+            other => unreachable!("the registry lets no such wal_sync through: {other}"),
+        }
+    }
+}
+
+/// Where a value came from, as messages name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    File { path: PathBuf, line: usize },
+    Environment(String),
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Origin::Environment(name) => write!(f, "environment {name}"),
+            Origin::Flag(name) => write!(f, "flag --{name}"),
+        }
+    }
+}
+
+/// What the three sources said, not yet checked.
+#[derive(Clone, Debug, std::default::Default)]
+pub struct Sources {
+    /// Flags that were given: the option's name in the registry, and the text.
+    pub flags: Vec<(String, String)>,
+    /// The whole environment.
+    pub environment: BTreeMap<String, String>,
+    /// The configuration file that a flag names.
+    pub file: Option<PathBuf>,
+}
+
+/// A configuration, and where each value of it came from.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    pub config: Config,
+    pub file: Option<PathBuf>,
+    /// Every option's value as text (`None`: unset) and its origin, in the registry's order.
+    pub values: Vec<(&'static str, Option<Value>, Origin)>,
+    /// Things that work but are probably not what was meant.
+    pub warnings: Vec<String>,
+}
+
+/// An operator's mistake: the broker does not start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mistake {
+    #[error("{path}: cannot be read: {reason}\n  hint: --config names the configuration file")]
+    Unreadable { path: String, reason: String },
+    #[error("{place}: not valid TOML: {message}")]
+    Syntax { place: String, message: String },
+    #[error("{origin}: unknown option `{name}`{}", hint(.nearest))]
+    Unknown { origin: String, name: String, nearest: Option<&'static str> },
+    #[error("{origin}: `{name}` is set twice; first at {first}")]
+    Twice { origin: String, name: String, first: String },
+    #[error("{origin}: `{name}`: {message}")]
+    Illegal { origin: String, name: String, message: String },
+    #[error("{0}")]
+    Contradiction(String),
+}
+
+fn hint(nearest: &Option<&'static str>) -> String {
+    match nearest {
+        Some(name) => format!("\n  hint: did you mean `{name}`?"),
+        None => "\n  hint: `chronik-server config reference` lists every option".into(),
+    }
+}
+
+/// Checks everything the sources say and resolves it. All mistakes are reported together.
+pub fn resolve(sources: &Sources) -> Result<Resolved, Vec<Mistake>> {
+    let mut resolver = Resolver::default();
+    let file = file_path(sources);
+    if let Some(path) = &file {
+        resolver.read_file(path);
+    }
+    resolver.read_environment(&sources.environment);
+    resolver.read_flags(&sources.flags);
+    resolver.finish(file)
+}
+
+fn file_path(sources: &Sources) -> Option<PathBuf> {
+    let named = || FILE_VARIABLES.iter().find_map(|name| sources.environment.get(*name));
+    sources.file.clone().or_else(|| named().map(PathBuf::from))
+}
+
+#[derive(std::default::Default)]
+struct Resolver {
+    chosen: BTreeMap<&'static str, (Value, Origin)>,
+    mistakes: Vec<Mistake>,
+    warnings: Vec<String>,
+}
+
+impl Resolver {
+    fn read_file(&mut self, path: &std::path::Path) {
+        let source = match std::fs::read_to_string(path) {
+            Ok(source) => source,
+            Err(error) => {
+                let (path, reason) = (path.display().to_string(), error.to_string());
+                return self.mistakes.push(Mistake::Unreadable { path, reason });
+            }
+        };
+        let settings = match file::settings(&source) {
+            Ok(settings) => settings,
+            Err(file::SyntaxError { line, message }) => {
+                let line = line.map(|line| format!(":{line}")).unwrap_or_default();
+                let place = format!("{}{line}", path.display());
+                return self.mistakes.push(Mistake::Syntax { place, message });
+            }
+        };
+        for setting in settings {
+            let origin = Origin::File { path: path.into(), line: setting.line };
+            let Some(key) = registry::find(&setting.key) else {
+                self.mistakes.push(Mistake::Unknown {
+                    origin: origin.to_string(),
+                    nearest: registry::nearest(&setting.key),
+                    name: setting.key,
+                });
+                continue;
+            };
+            if let Some((_, first)) = self.chosen.get(key.name) {
+                self.mistakes.push(Mistake::Twice {
+                    origin: origin.to_string(),
+                    name: setting.key,
+                    first: first.to_string(),
+                });
+                continue;
+            }
+            self.choose(key, setting.text.as_deref().unwrap_or("a list or date"), origin);
+        }
+    }
+
+    fn read_environment(&mut self, environment: &BTreeMap<String, String>) {
+        for key in KEYS {
+            let set = key.variables().into_iter().find(|name| environment.contains_key(name));
+            if let Some(name) = set {
+                self.choose(key, &environment[&name], Origin::Environment(name.clone()));
+            }
+        }
+        // Kubernetes puts variables for every service into every container, so a stranger with our
+        // prefix is a warning and not a mistake.
+        for name in environment.keys().filter(|name| name.starts_with("CHRONIK_")) {
+            let known = FILE_VARIABLES.contains(&name.as_str())
+                || KEYS.iter().any(|key| key.variables().contains(name));
+            if !known {
+                let meant = registry::nearest(&name["CHRONIK_".len()..].to_ascii_lowercase());
+                let meant = meant.and_then(registry::find).map(|key| key.variables().remove(0));
+                let meant = meant.map(|name| format!("; did you mean {name}?"));
+                let meant = meant.unwrap_or_default();
+                self.warnings.push(format!("environment {name} sets no option{meant}"));
+            }
+        }
+    }
+
+    fn read_flags(&mut self, flags: &[(String, String)]) {
+        for (name, text) in flags {
+            let key = registry::find(name).expect("flags are made from the registry");
+            self.choose(key, text, Origin::Flag(key.flag()));
+        }
+    }
+
+    fn choose(&mut self, key: &'static Key, text: &str, origin: Origin) {
+        match key.kind.parse(text) {
+            Ok(value) => {
+                self.chosen.insert(key.name, (value, origin));
+            }
+            Err(mut message) => {
+                if matches!(origin, Origin::Environment(_)) && text.contains("://") {
+                    message += "\n  hint: Kubernetes sets such variables for services; \
+                                `enableServiceLinks: false` in the pod turns that off";
+                }
+                self.mistakes.push(Mistake::Illegal {
+                    origin: origin.to_string(),
+                    name: key.name.into(),
+                    message,
+                });
+            }
+        }
+    }
+
+    fn finish(mut self, file: Option<PathBuf>) -> Result<Resolved, Vec<Mistake>> {
+        let mut config = Config::unset();
+        let mut values = Vec::with_capacity(KEYS.len());
+        for key in KEYS {
+            let (value, origin) = match self.chosen.remove(key.name) {
+                Some((value, origin)) => (Some(value), origin),
+                None => (key.default_value(), Origin::Default),
+            };
+            if let Some(value) = &value {
+                (key.set)(&mut config, value);
+            }
+            values.push((key.name, value, origin));
+        }
+        if self.mistakes.is_empty() {
+            self.mistakes.extend(contradictions(&config));
+        }
+        match self.mistakes.is_empty() {
+            true => Ok(Resolved { config, file, values, warnings: self.warnings }),
+            false => Err(self.mistakes),
+        }
+    }
+}
+
+/// Values that are legal one by one and make no sense together.
+fn contradictions(config: &Config) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    if config.group_min_session_timeout_ms > config.group_max_session_timeout_ms {
+        found.push("group_min_session_timeout_ms is above group_max_session_timeout_ms".into());
+    }
+    if config.message_max_bytes > config.socket_request_max_bytes {
+        found.push(
+            "message_max_bytes is above socket_request_max_bytes: a batch of that size could \
+             never arrive"
+                .into(),
+        );
+    }
+    let advertised = config.advertised_addr.as_ref().and_then(|host| host.parse::<IpAddr>().ok());
+    if advertised.is_some_and(|address| address.is_unspecified()) {
+        found.push(
+            "advertised_addr is the wildcard address, which no client can connect to\n  hint: \
+             name this machine as its clients see it, or leave advertised_addr out"
+                .into(),
+        );
+    }
+    found.into_iter().map(Mistake::Contradiction).collect()
+}
+
+impl Key {
+    /// The default as a value; `None` where the option is unset by default.
+    pub fn default_value(&self) -> Option<Value> {
+        match self.default {
+            Default::Is(text) => match self.kind.parse(text) {
+                Ok(value) => Some(value),
+                Err(message) => unreachable!("default of {}: {message}", self.name),
+            },
+            Default::Unset(_) => None,
+        }
+    }
+}
+
+impl Config {
+    /// A configuration before the registry's defaults are put in.
+    fn unset() -> Config {
+        Config {
+            node_id: 0,
+            advertised_addr: None,
+            advertised_port: None,
+            kafka_port: 0,
+            bind_addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            data_dir: PathBuf::new(),
+            shards: None,
+            auto_create_topics_enable: false,
+            num_partitions: 0,
+            replication_factor: 0,
+            min_insync_replicas: 0,
+            message_max_bytes: 0,
+            log_segment_bytes: 0,
+            log_roll_ms: 0,
+            log_retention_ms: 0,
+            log_retention_bytes: 0,
+            log_retention_check_interval_ms: 0,
+            flush: Flush::Always,
+            wal_sync: WalSync::Auto,
+            wal_budget_bytes: 0,
+            disk_reserve_bytes: 0,
+            group_min_session_timeout_ms: 0,
+            group_max_session_timeout_ms: 0,
+            group_initial_rebalance_delay_ms: 0,
+            group_max_size: 0,
+            offsets_topic_num_partitions: 0,
+            offsets_retention_minutes: 0,
+            offset_metadata_max_bytes: 0,
+            memory_budget_bytes: 0,
+            max_connections: 0,
+            connections_max_idle_ms: 0,
+            socket_request_max_bytes: 0,
+            producer_id_expiration_ms: 0,
+            log_filter: String::new(),
+        }
+    }
+}
+
+impl Value {
+    fn bool(&self) -> bool {
+        match self {
+            Value::Bool(value) => *value,
+            other => unreachable!("the registry promised a truth value, not {other:?}"),
+        }
+    }
+
+    /// The number; its kind's range must fit `T`, which a test holds every option to.
+    fn number<T: TryFrom<i64>>(&self) -> T {
+        match self {
+            Value::Integer(value) => T::try_from(*value)
+                .unwrap_or_else(|_| unreachable!("the kind's range is wider than its field")),
+            other => unreachable!("the registry promised a number, not {other:?}"),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Value::Text(value) => value.clone(),
+            other => unreachable!("the registry promised text, not {other:?}"),
+        }
+    }
+
+    fn address(&self) -> IpAddr {
+        self.text().parse().unwrap_or_else(|_| unreachable!("the kind checked the address"))
+    }
+}
+
+#[cfg(test)]
+mod tests;
