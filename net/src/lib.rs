@@ -5,9 +5,13 @@
 //! logs, groups or topics: it hands a decoded [`Request`] to the [`Service`] of its shard.
 //! Everything runs on the shard that owns the connection.
 
+pub mod batch;
+pub mod builder;
+pub mod compress;
 pub mod error;
 pub mod header;
 pub mod reader;
+pub mod records;
 pub mod registry;
 pub mod service;
 

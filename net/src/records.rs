@@ -1,0 +1,285 @@
+//! The records inside a batch: iterated lazily, searched by time, moved to another codec.
+//!
+//! What a client put inside a batch is not checked on the produce path, so everything here
+//! assumes lies: counts are compared with the bytes that are left, a record must fill exactly
+//! the length it names, offsets must lie within the batch and rise. Nothing is allocated from a
+//! number in the data; decompression has the caller's limit. Pure; on any shard, and on blocking
+//! threads for big batches.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::batch::{
+    checksum, Batch, BatchHeader, TimestampType, HEADER_BYTES, LENGTH_PREFIX_BYTES,
+};
+use crate::compress::{self, Codec, CompressError};
+use crate::reader::{Malformed, Reader};
+
+/// Why the inside of a batch cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// A record ends too early, or does not fill its length.
+    #[error("a record is malformed")]
+    Malformed,
+    /// An offset outside the batch, or not above the one before.
+    #[error("a record's offset delta {0} does not fit its batch")]
+    Offset(i64),
+    /// Bytes after the last record.
+    #[error("{0} bytes follow the last record")]
+    Trailing(usize),
+    #[error("unknown compression codec")]
+    UnknownCodec,
+    #[error(transparent)]
+    Compress(#[from] CompressError),
+}
+
+impl From<Malformed> for RecordError {
+    fn from(_: Malformed) -> RecordError {
+        RecordError::Malformed
+    }
+}
+
+/// One record, its fields as slices of the unfolded batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    pub offset: i64,
+    /// By the batch's timestamp type.
+    pub timestamp: i64,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    header_count: u32,
+    headers: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// The record's headers, parsed as they are asked for.
+    pub fn headers(&self) -> Headers<'a> {
+        Headers { reader: Reader::new(self.headers), left: self.header_count }
+    }
+}
+
+/// A record header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// UTF-8 by convention, not checked.
+    pub key: &'a [u8],
+    pub value: Option<&'a [u8]>,
+}
+
+/// Iterates over the headers of one record; ends after the first error.
+#[derive(Debug, Clone)]
+pub struct Headers<'a> {
+    reader: Reader<'a>,
+    left: u32,
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = Result<Header<'a>, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let header = read_header(&mut self.reader);
+        if header.is_err() {
+            self.left = 0;
+        }
+        Some(header)
+    }
+}
+
+fn read_header<'a>(reader: &mut Reader<'a>) -> Result<Header<'a>, RecordError> {
+    let key = read_field(reader)?.ok_or(RecordError::Malformed)?;
+    Ok(Header { key, value: read_field(reader)? })
+}
+
+/// A nullable field behind a zigzag length.
+fn read_field<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, RecordError> {
+    match reader.varint()? {
+        -1 => Ok(None),
+        length @ 0.. => Ok(Some(reader.take(length as usize)?)),
+        _ => Err(RecordError::Malformed),
+    }
+}
+
+/// A batch with its records unfolded, ready to iterate any number of times.
+#[derive(Debug, Clone)]
+pub struct Unfolded {
+    header: BatchHeader,
+    records: Bytes,
+}
+
+impl Unfolded {
+    /// Decompresses where needed, to at most `limit_bytes`. An uncompressed batch is sliced.
+    pub fn new(batch: &Batch, limit_bytes: usize) -> Result<Unfolded, RecordError> {
+        let records = match batch.header.codec().ok_or(RecordError::UnknownCodec)? {
+            Codec::None => batch.body(),
+            codec => compress::decompress(codec, &batch.body(), limit_bytes)?.into(),
+        };
+        Ok(Unfolded { header: batch.header, records })
+    }
+
+    pub fn iter(&self) -> Records<'_> {
+        Records {
+            header: self.header,
+            reader: Reader::new(&self.records),
+            left: self.header.record_count.max(0) as u32,
+            last_delta: -1,
+        }
+    }
+
+    /// The uncompressed record bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.records
+    }
+}
+
+impl<'a> IntoIterator for &'a Unfolded {
+    type Item = Result<Record<'a>, RecordError>;
+    type IntoIter = Records<'a>;
+
+    fn into_iter(self) -> Records<'a> {
+        self.iter()
+    }
+}
+
+/// Iterates over the records of a batch, as many as its header counts; ends after the first error.
+#[derive(Debug, Clone)]
+pub struct Records<'a> {
+    header: BatchHeader,
+    reader: Reader<'a>,
+    left: u32,
+    last_delta: i64,
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Record<'a>, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let record = self.read();
+        if record.is_err() {
+            self.left = 0;
+        }
+        Some(record)
+    }
+}
+
+impl<'a> Records<'a> {
+    fn read(&mut self) -> Result<Record<'a>, RecordError> {
+        let length = self.reader.varint()?;
+        let length = usize::try_from(length).map_err(|_| RecordError::Malformed)?;
+        let mut fields = Reader::new(self.reader.take(length)?);
+        fields.i8()?;
+        let timestamp_delta = fields.varlong()?;
+        let offset_delta = i64::from(fields.varint()?);
+        if offset_delta <= self.last_delta
+            || offset_delta > i64::from(self.header.last_offset_delta)
+        {
+            return Err(RecordError::Offset(offset_delta));
+        }
+        let key = read_field(&mut fields)?;
+        let value = read_field(&mut fields)?;
+        let header_count = fields.varint()?;
+        let headers = fields.take(fields.remaining())?;
+        // A header takes at least two bytes.
+        if header_count < 0 || header_count as usize > headers.len() / 2 {
+            return Err(RecordError::Malformed);
+        }
+        if header_count == 0 && !headers.is_empty() {
+            return Err(RecordError::Malformed);
+        }
+        if self.left == 0 && self.reader.remaining() > 0 {
+            return Err(RecordError::Trailing(self.reader.remaining()));
+        }
+        self.last_delta = offset_delta;
+        let timestamp = match self.header.timestamp_type() {
+            TimestampType::LogAppendTime => self.header.max_timestamp,
+            TimestampType::CreateTime => self.header.base_timestamp.wrapping_add(timestamp_delta),
+        };
+        Ok(Record {
+            offset: self.header.base_offset.wrapping_add(offset_delta),
+            timestamp,
+            key,
+            value,
+            header_count: header_count as u32,
+            headers,
+        })
+    }
+}
+
+/// Where a search by time ended: a record's offset and its timestamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimestampAndOffset {
+    pub offset: i64,
+    pub timestamp: i64,
+}
+
+/// The first record of the batch with a timestamp at or after `timestamp`.
+pub fn first_at_or_after(
+    batch: &Batch,
+    timestamp: i64,
+    limit_bytes: usize,
+) -> Result<Option<TimestampAndOffset>, RecordError> {
+    let header = &batch.header;
+    if header.timestamp_type() == TimestampType::LogAppendTime {
+        let hit = header.max_timestamp >= timestamp;
+        let first =
+            TimestampAndOffset { offset: header.base_offset, timestamp: header.max_timestamp };
+        return Ok(hit.then_some(first));
+    }
+    for record in &Unfolded::new(batch, limit_bytes)? {
+        let Record { offset, timestamp: found, .. } = record?;
+        if found >= timestamp {
+            return Ok(Some(TimestampAndOffset { offset, timestamp: found }));
+        }
+    }
+    Ok(None)
+}
+
+/// The first of the records with the largest timestamp in the batch.
+pub fn largest_timestamp(
+    batch: &Batch,
+    limit_bytes: usize,
+) -> Result<Option<TimestampAndOffset>, RecordError> {
+    if batch.header.timestamp_type() == TimestampType::LogAppendTime {
+        return first_at_or_after(batch, batch.header.max_timestamp, limit_bytes);
+    }
+    let mut largest: Option<TimestampAndOffset> = None;
+    for record in &Unfolded::new(batch, limit_bytes)? {
+        let Record { offset, timestamp, .. } = record?;
+        if largest.is_none_or(|so_far| timestamp > so_far.timestamp) {
+            largest = Some(TimestampAndOffset { offset, timestamp });
+        }
+    }
+    Ok(largest)
+}
+
+/// The same records under another codec, with length and checksum to match. The level is the
+/// codec's own (see [`compress::compress`]). A batch already in that codec is returned as it is.
+pub fn recompress(
+    batch: &Batch,
+    codec: Codec,
+    level: Option<i32>,
+    limit_bytes: usize,
+) -> Result<Batch, RecordError> {
+    if batch.header.codec() == Some(codec) {
+        return Ok(batch.clone());
+    }
+    let unfolded = Unfolded::new(batch, limit_bytes)?;
+    let folded = compress::compress(codec, level, unfolded.bytes())
+        .map_err(|_| RecordError::Compress(CompressError::Damaged))?;
+    let length = folded.len() + HEADER_BYTES - LENGTH_PREFIX_BYTES;
+    let mut header = batch.header;
+    header.batch_length =
+        i32::try_from(length).map_err(|_| CompressError::TooLarge { limit_bytes })?;
+    header.set_codec(codec);
+    Ok(seal(header, &folded))
+}
+
+/// Puts header and records together and computes the checksum.
+pub(crate) fn seal(mut header: BatchHeader, records: &[u8]) -> Batch {
+    let mut bytes = BytesMut::with_capacity(HEADER_BYTES + records.len());
+    bytes.put_slice(&header.encode());
+    bytes.put_slice(records);
+    header.crc = checksum(&bytes);
+    bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
+    Batch { header, bytes: bytes.freeze() }
+}
