@@ -1,0 +1,145 @@
+//! The task that keeps the next file prepared and fills spare files up to the budget.
+//!
+//! A full disk is not an error of the log: the files that exist are its budget then, and making
+//! more is tried again. Any other error poisons the log. One task per shard's log.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use rt::Mutation;
+
+use crate::core::Core;
+use crate::error::{DiskError, WalError};
+use crate::files::{self, LogFile};
+use crate::format::FileHeader;
+use crate::types::FileSequence;
+
+/// A full disk is looked at again after this time.
+const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
+
+pub(crate) async fn run(core: Rc<Core>) {
+    while core.running() {
+        let done = match next(&core) {
+            Next::Prepare(sequence) => prepare(&core, sequence).await,
+            Next::Fill => fill(&core).await,
+            Next::Wait => {
+                core.preparer_bell.notified().await;
+                continue;
+            }
+        };
+        let Err(error) = done else { continue };
+        if !error.is_no_space() {
+            core.poison(error);
+            return;
+        }
+        full_disk(&core, &error).await;
+    }
+}
+
+enum Next {
+    Prepare(FileSequence),
+    Fill,
+    Wait,
+}
+
+fn next(core: &Core) -> Next {
+    let state = core.state();
+    let wanted = state.gather.file().next();
+    let newest = state.files.last_key_value().map_or(state.current, |(sequence, _)| *sequence);
+    let total = state.total_bytes(&core.options);
+    let room = total + core.options.file_bytes <= core.options.budget_bytes;
+    if newest < wanted && (!state.spares.is_empty() || room) {
+        return Next::Prepare(newest.next());
+    }
+    if room && core.options.fill_ahead {
+        return Next::Fill;
+    }
+    Next::Wait
+}
+
+async fn prepare(core: &Rc<Core>, sequence: FileSequence) -> Result<(), DiskError> {
+    let spare = core.state_mut().spares.pop_front();
+    let spare = match spare {
+        Some(spare) => spare,
+        None => match make_spare(core, true).await? {
+            Some(spare) => spare,
+            None => return Ok(()),
+        },
+    };
+    let header = FileHeader {
+        identity: core.identity,
+        sequence,
+        salt: salt(core),
+        file_bytes: core.options.file_bytes,
+        base: None,
+        damage_found: false,
+    };
+    let flush = core.options.flush;
+    let file = files::put_in_line(&core.shard, &core.dir, &spare, header, flush).await?;
+    core.state_mut().files.insert(sequence, file);
+    core.change.notify_all();
+    Ok(())
+}
+
+async fn fill(core: &Rc<Core>) -> Result<(), DiskError> {
+    if let Some(spare) = make_spare(core, false).await? {
+        let mut state = core.state_mut();
+        state.spares.push_back(spare);
+        state.disk_full = false;
+    }
+    Ok(())
+}
+
+async fn make_spare(core: &Rc<Core>, urgent: bool) -> Result<Option<String>, DiskError> {
+    let bytes = core.options.file_bytes;
+    let stop = || !core.running();
+    Ok(files::make_spare(&core.shard, &core.dir, bytes, urgent, stop).await?)
+}
+
+async fn full_disk(core: &Rc<Core>, error: &DiskError) {
+    let first = !std::mem::replace(&mut core.state_mut().disk_full, true);
+    if first {
+        tracing::warn!(shard = core.shard.id().0, %error, "no room for further log files");
+    }
+    let deadline = core.shard.now() + FULL_DISK_RETRY;
+    rt::either(core.change_to_stop(), core.shard.sleep_until(deadline)).await;
+}
+
+/// A file's salt is random, so that no frame of its former life passes for one of its own.
+pub(crate) fn salt(core: &Core) -> u64 {
+    new_salt(&core.shard)
+}
+
+pub(crate) fn new_salt(shard: &rt::Shard) -> u64 {
+    let entropy = shard.entropy();
+    let mut salt = [0; 8];
+    salt.copy_from_slice(&entropy[..8]);
+    u64::from_le_bytes(salt)
+}
+
+impl Core {
+    /// Waits until background tasks have to end.
+    async fn change_to_stop(&self) {
+        loop {
+            let changed = self.change.notified();
+            if !self.running() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Restates what lives in the oldest file, then takes the file out of the log.
+    pub(crate) async fn recycle(self: &Rc<Core>, oldest: FileSequence) -> Result<(), WalError> {
+        if !self.broken(Mutation::RecycleWithoutRelocation) {
+            crate::recycle::relocate(self, oldest).await?;
+        }
+        crate::recycle::declare_gone(self, oldest).await?;
+        crate::recycle::retire(self, oldest).await
+    }
+
+    /// The open file of a location.
+    pub(crate) fn log_file(&self, sequence: FileSequence) -> Option<LogFile> {
+        self.state().files.get(&sequence).cloned()
+    }
+}

@@ -1,0 +1,320 @@
+//! What the handle, the writer and the background tasks of one shard's log share.
+//!
+//! [`State`] is changed in short synchronous steps only; no borrow of it is held across an await.
+//! Order of events for a file: planned by `gather`, prepared (named `*.wal`, durable header),
+//! written, and once all that lives in it is restated elsewhere and no frame needs it, retired.
+
+use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rt::{Dir, Gate, Instant, Mutation, Notify, Shard};
+
+use crate::error::{DiskError, WalError};
+use crate::files::LogFile;
+use crate::format::RecordKind;
+use crate::gather::{Gather, Pushed};
+use crate::index::LiveIndex;
+use crate::options::WalOptions;
+use crate::record::Parts;
+use crate::types::{FileSequence, FrameNumber, Identity, Location};
+
+/// A durable frame without a successor is confirmed by an empty one after this time.
+pub(crate) const CONFIRM_AFTER: Duration = Duration::from_millis(10);
+/// A write that is not answered within this time is reported ([`crate::Wal::stalled`]).
+pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(2);
+
+/// A frame that is durable, with the bytes that were written.
+#[derive(Debug, Clone)]
+pub struct DurableFrame {
+    pub number: FrameNumber,
+    /// The whole frame; [`Placed::offset`] counts in it.
+    pub bytes: Bytes,
+}
+
+/// Where an appended record stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// The record is durable when this frame is.
+    pub frame: FrameNumber,
+    /// Of the body in the frame's bytes.
+    pub offset: u32,
+    pub length: u32,
+    /// Of the body in the log.
+    pub location: Location,
+}
+
+/// Counters since the log was opened, and gauges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WalStats {
+    pub frames: u64,
+    pub records: u64,
+    /// Written to files by frames, padding included.
+    pub frame_bytes: u64,
+    /// Bodies of the records among them.
+    pub body_bytes: u64,
+    /// Frames without records: confirmations and declarations.
+    pub empty_frames: u64,
+    pub relocated_records: u64,
+    pub relocated_bytes: u64,
+    pub recycled_files: u64,
+    /// Time from submission of a frame to durability, summed over all frames.
+    pub write_nanos: u64,
+    pub write_nanos_max: u64,
+    /// Log files and spare files on disk.
+    pub files: u64,
+    pub file_bytes: u64,
+    /// Of log files up to the one that gathers.
+    pub used_bytes: u64,
+    pub live_bytes_oldest: u64,
+    /// How long the frame in flight has been unanswered.
+    pub in_flight: Option<Duration>,
+}
+
+pub(crate) struct Core {
+    pub shard: Shard,
+    pub dir: Dir,
+    pub options: WalOptions,
+    pub identity: Identity,
+    state: RefCell<State>,
+    /// Something to write, or stop.
+    pub writer_bell: Notify,
+    /// A file is wanted, or room was made.
+    pub preparer_bell: Notify,
+    /// A file may have become recyclable.
+    pub recycler_bell: Notify,
+    /// A frame was handed out, or the log ended; one consumer.
+    pub frame_bell: Notify,
+    /// For everyone else who waits: durable frames, prepared files, poison, stop.
+    pub change: Notify,
+    /// The tasks are inside.
+    pub tasks: Gate,
+    pub last_written: Cell<Instant>,
+}
+
+pub(crate) struct State {
+    pub index: LiveIndex<()>,
+    pub gather: Gather,
+    /// Log files by sequence, prepared ones included; the first is the oldest.
+    pub files: BTreeMap<FileSequence, LogFile>,
+    pub spares: VecDeque<String>,
+    /// The file that the writer writes to.
+    pub current: FileSequence,
+    pub durable: FrameNumber,
+    pub in_flight: Option<(FrameNumber, Instant)>,
+    pub outbox: VecDeque<DurableFrame>,
+    /// The oldest file that frames written from now on say they need.
+    pub oldest_declared: FileSequence,
+    /// The first frame that says so; wanted even without records.
+    pub declare: Option<FrameNumber>,
+    /// The last frame had records, and nothing after it says that it is durable.
+    pub unconfirmed: bool,
+    pub poisoned: Option<DiskError>,
+    pub stop: Stop,
+    /// The file system was full when a file was to be made: only files that exist count.
+    pub disk_full: bool,
+    pub stats: WalStats,
+}
+
+/// How far stopping has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stop {
+    Running,
+    /// No further records; the writer finishes what is gathered.
+    Asked,
+    /// The last frame is planned or written.
+    Sealed,
+    Done,
+}
+
+impl Core {
+    pub fn new(
+        shard: Shard,
+        dir: Dir,
+        options: WalOptions,
+        identity: Identity,
+        state: State,
+    ) -> Core {
+        Core {
+            shard,
+            dir,
+            options,
+            identity,
+            state: RefCell::new(state),
+            writer_bell: Notify::new(),
+            preparer_bell: Notify::new(),
+            recycler_bell: Notify::new(),
+            frame_bell: Notify::new(),
+            change: Notify::new(),
+            tasks: Gate::new(),
+            last_written: Cell::new(Instant::ZERO),
+        }
+    }
+
+    pub fn state(&self) -> Ref<'_, State> {
+        self.state.borrow()
+    }
+
+    pub fn state_mut(&self) -> RefMut<'_, State> {
+        self.state.borrow_mut()
+    }
+
+    pub fn broken(&self, mutation: Mutation) -> bool {
+        self.shard.broken(mutation)
+    }
+
+    /// Appends a record. `reserved`: it may go into the last file of the budget.
+    pub fn put(&self, parts: &Parts<'_>, reserved: bool) -> Result<Placed, WalError> {
+        let mut state = self.state_mut();
+        state.admit(parts, reserved, &self.options)?;
+        let pushed = state.gather.push(&self.shard, parts);
+        let Pushed { header, frame, offset, location } = pushed;
+        state.index.apply(&header, location, parts.head.bytes(), ());
+        state.stats.records += 1;
+        state.stats.body_bytes += u64::from(location.length);
+        if header.relocated {
+            state.stats.relocated_records += 1;
+            state.stats.relocated_bytes += u64::from(location.length);
+        }
+        let unprepared = !state.files.contains_key(&state.gather.file().next());
+        drop(state);
+        self.writer_bell.notify_one();
+        if unprepared {
+            self.preparer_bell.notify_one();
+        }
+        Ok(Placed { frame, offset, length: location.length, location })
+    }
+
+    /// Nothing will be written any more. The first error stands.
+    pub fn poison(&self, error: impl Into<DiskError>) {
+        let error = error.into();
+        tracing::error!(shard = self.shard.id().0, %error, "the write-ahead log is poisoned");
+        self.state_mut().poisoned.get_or_insert(error);
+        self.ring_all();
+    }
+
+    pub fn ring_all(&self) {
+        self.writer_bell.notify_one();
+        self.preparer_bell.notify_one();
+        self.recycler_bell.notify_one();
+        self.frame_bell.notify_one();
+        self.change.notify_all();
+    }
+
+    /// Waits until a frame is durable.
+    pub async fn wait_durable(&self, frame: FrameNumber) -> Result<(), WalError> {
+        self.wait_for(|state| state.durable >= frame).await
+    }
+
+    /// Waits until a condition holds that only durable frames and prepared files bring about.
+    pub async fn wait_for(&self, holds: impl Fn(&State) -> bool) -> Result<(), WalError> {
+        loop {
+            let changed = self.change.notified();
+            {
+                let state = self.state();
+                if holds(&state) {
+                    return Ok(());
+                }
+                state.check_alive()?;
+            }
+            changed.await;
+        }
+    }
+
+    /// Background tasks end when this turns false.
+    pub fn running(&self) -> bool {
+        let state = self.state();
+        state.poisoned.is_none() && state.stop == Stop::Running
+    }
+}
+
+impl State {
+    /// An error if nothing will become durable any more.
+    pub fn check_alive(&self) -> Result<(), WalError> {
+        match &self.poisoned {
+            Some(error) => Err(WalError::Poisoned(error.clone())),
+            None if self.stop == Stop::Done => Err(WalError::Stopped),
+            None => Ok(()),
+        }
+    }
+
+    fn admit(
+        &self,
+        parts: &Parts<'_>,
+        reserved: bool,
+        options: &WalOptions,
+    ) -> Result<(), WalError> {
+        self.check_alive()?;
+        if self.stop != Stop::Running {
+            return Err(WalError::Stopped);
+        }
+        let body_length = parts.body_length();
+        let bytes = crate::format::record_bytes(body_length) as u64;
+        let max = options.record_max_bytes();
+        if bytes > max {
+            return Err(WalError::TooLarge { bytes, max });
+        }
+        let replica = self.index.replica(parts.owner);
+        if replica.is_some_and(|replica| replica.tombstone.is_some())
+            && parts.kind != RecordKind::Tombstone
+        {
+            return Err(WalError::Tombstoned(parts.owner));
+        }
+        let switch = self.gather.switches_file(body_length);
+        let used = self.used_bytes(options) + if switch { options.file_bytes } else { 0 };
+        let last_file = if reserved { 0 } else { options.file_bytes };
+        if used + last_file > self.limit_bytes(options) && (switch || !reserved) {
+            return Err(WalError::Exhausted);
+        }
+        if matches!(parts.kind, RecordKind::Append | RecordKind::Pointer) && !parts.relocated {
+            self.check_order(parts);
+        }
+        Ok(())
+    }
+
+    /// A caller that leaves out an entry, or goes back in terms, has lost its mind: fail-stop.
+    fn check_order(&self, parts: &Parts<'_>) {
+        let (owner, index, term) = (parts.owner, parts.index, parts.term);
+        let Some(replica) = self.index.replica(owner) else { return };
+        let Some(last) = replica.last_index() else { return };
+        let checkpoint = replica.checkpoint.as_ref().map(|mark| mark.index);
+        assert!(index <= last.next(), "{owner}: entry {index} appended after {last}");
+        assert!(Some(index) > checkpoint, "{owner}: entry {index} lies below its checkpoint");
+        let before = replica.entries.range(..index).next_back().map(|(_, entry)| entry.term);
+        let before = before.or(replica.checkpoint.as_ref().map(|mark| mark.term));
+        assert!(Some(term) >= before, "{owner}: entry {index} has a lower term than the one before");
+    }
+
+    /// Bytes of log files up to the one that gathers, made already or not.
+    pub fn used_bytes(&self, options: &WalOptions) -> u64 {
+        let planned = self.gather.file();
+        let made: u64 = self.files.range(..=planned).map(|(_, file)| file.header.file_bytes).sum();
+        let newest = self.files.last_key_value().map_or(planned, |(sequence, _)| *sequence);
+        made + planned.0.saturating_sub(newest.0) * options.file_bytes
+    }
+
+    /// Bytes of all files that exist.
+    pub fn total_bytes(&self, options: &WalOptions) -> u64 {
+        let files: u64 = self.files.values().map(|file| file.header.file_bytes).sum();
+        files + self.spares.len() as u64 * options.file_bytes
+    }
+
+    pub fn limit_bytes(&self, options: &WalOptions) -> u64 {
+        if self.disk_full {
+            self.total_bytes(options)
+        } else {
+            options.budget_bytes
+        }
+    }
+
+    /// Whole files that could still be begun.
+    pub fn free_files(&self, options: &WalOptions) -> u64 {
+        let used = self.used_bytes(options);
+        self.limit_bytes(options).saturating_sub(used) / options.file_bytes
+    }
+
+    pub fn oldest(&self) -> Option<&LogFile> {
+        self.files.first_key_value().map(|(_, file)| file)
+    }
+}

@@ -1,0 +1,69 @@
+//! Settings of a shard's log, resolved by the caller; the defaults are those of one shard that
+//! has the whole budget to itself.
+
+use crate::error::WalError;
+use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES};
+
+/// How a frame is made durable. Chosen by [`crate::probe`] or by configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// The file is open with O_DSYNC: a write is durable when it is answered.
+    Dsync,
+    /// A write, then fdatasync.
+    Fdatasync,
+}
+
+/// See the fields. `budget_bytes >= 4 * file_bytes`, `frame_max_bytes <= file_bytes / 2`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WalOptions {
+    /// Size of a log file.
+    pub file_bytes: u64,
+    /// Size of a file that is made when the log must be opened and no spare file is there.
+    pub first_file_bytes: u64,
+    /// What all files of the shard may take, spare ones included.
+    pub budget_bytes: u64,
+    /// A longer gathering is split into frames of this size; only a single record may need more.
+    pub frame_max_bytes: u64,
+    pub flush: Flush,
+    /// Zero-fill files ahead until the budget is used, so that the log never meets a full disk.
+    pub fill_ahead: bool,
+}
+
+impl WalOptions {
+    /// The share of one of `shards` shards in a node's budget.
+    pub fn for_shards(node_budget_bytes: u64, shards: u16) -> WalOptions {
+        let budget_bytes = node_budget_bytes / u64::from(shards.max(1));
+        let file_bytes = (budget_bytes / 16).clamp(4 << 20, 64 << 20) / BLOCK_BYTES * BLOCK_BYTES;
+        WalOptions {
+            file_bytes,
+            first_file_bytes: file_bytes.min(4 << 20),
+            budget_bytes: budget_bytes.max(4 * file_bytes),
+            frame_max_bytes: file_bytes.min(4 << 20) / 2,
+            flush: Flush::Fdatasync,
+            fill_ahead: true,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), WalError> {
+        let whole = |bytes: u64| bytes % BLOCK_BYTES == 0 && bytes >= 4 * BLOCK_BYTES;
+        let complaint = if !whole(self.file_bytes) || !whole(self.first_file_bytes) {
+            "file sizes must be multiples of 4096, and at least 16384"
+        } else if self.first_file_bytes > self.file_bytes {
+            "the first file must not be larger than the others"
+        } else if self.budget_bytes < 4 * self.file_bytes {
+            "the budget must hold at least four files"
+        } else if self.frame_max_bytes < BLOCK_BYTES || self.frame_max_bytes > self.file_bytes / 2 {
+            "frame_max_bytes must lie between 4096 and half a file"
+        } else if self.file_bytes > u64::from(u32::MAX) {
+            "a file must be smaller than 4 GiB"
+        } else {
+            return Ok(());
+        };
+        Err(WalError::Options(complaint.to_owned()))
+    }
+
+    /// Bytes of the largest record, its header included.
+    pub(crate) fn record_max_bytes(&self) -> u64 {
+        self.file_bytes - BLOCK_BYTES - FRAME_HEADER_BYTES as u64
+    }
+}

@@ -1,0 +1,347 @@
+//! Recovery: from a folder in any state to a log that takes records.
+//!
+//! In this order, so that it can be interrupted anywhere and begun again: read everything; sync
+//! what was read (a killed process may have left it in a volatile cache); open a new file whose
+//! header names the last frame replayed, durable with its name; write the fences of replicas that
+//! may have lost log, durable; put damaged files aside. Nothing is appended to an old file. Spare
+//! files that are no longer of the right size go.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rt::{Dir, Gate, Mutation, Shard};
+
+use crate::background;
+use crate::core::{Core, State, Stop, WalStats};
+use crate::error::WalError;
+use crate::files::{self, LogFile};
+use crate::format::{BadFrame, FileHeader, RecordKind};
+use crate::gather::{Gather, Start};
+use crate::index::{Entry, LiveIndex, Marked, Replica};
+use crate::options::WalOptions;
+use crate::record::{Damage, Parts};
+use crate::replay::{self, Found, Replayed};
+use crate::types::{
+    FileSequence, FrameNumber, HardState, Identity, Index, Location, Owner, Term,
+};
+use crate::{recycle, writer, Wal};
+
+/// What the log knew when it was opened.
+#[derive(Debug, Clone, Default)]
+pub struct Recovered {
+    pub replicas: BTreeMap<Owner, RecoveredReplica>,
+    pub report: RecoveryReport,
+}
+
+/// One replica as recovered. With `damaged` set the rest is what could still be read, and the
+/// replica must neither vote, campaign nor acknowledge.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecoveredReplica {
+    /// The commit is the larger of hard state and checkpoint.
+    pub hard_state: HardState,
+    pub membership: Option<(Index, Term, Bytes)>,
+    pub checkpoint: Option<(Index, Term, Bytes)>,
+    /// Above the checkpoint, each following the one before.
+    pub entries: Vec<RecoveredEntry>,
+    /// The replica was removed from this node; nothing else is set then.
+    pub tombstone: bool,
+    pub damaged: Option<Damage>,
+}
+
+/// An entry of the Raft log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveredEntry {
+    pub index: Index,
+    pub term: Term,
+    /// The first bytes of the body, [`crate::PREFIX_BYTES`] at most.
+    pub prefix: Bytes,
+    /// Of the body.
+    pub location: Location,
+    /// The body is a [`crate::format::Pointer`] and a prefix, not the payload.
+    pub pointer: bool,
+}
+
+/// For the log and the operator.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// No log file was there.
+    pub fresh: bool,
+    pub files: u64,
+    pub frames: u64,
+    pub records: u64,
+    pub last_frame: FrameNumber,
+    /// The log had been stopped in order.
+    pub stopped: bool,
+    /// What stood where the log ends, if a write had been begun there.
+    pub torn: Option<BadFrame>,
+    /// Durable log that is gone or cannot be read; empty but after a fault of the hardware.
+    pub damage: Vec<Damage>,
+    pub took: Duration,
+}
+
+pub(crate) async fn open(
+    shard: &Shard,
+    dir: Dir,
+    options: WalOptions,
+    identity: Identity,
+) -> Result<(Wal, Recovered), WalError> {
+    options.check()?;
+    let began = shard.now();
+    let mut found =
+        replay::find(&dir, files::open_options(shard, options.flush), Some(identity)).await?;
+    let replayed = replay::replay(shard, &found).await?;
+    if !shard.broken(Mutation::RecoverWithoutSync) {
+        sync_replayed(&found, &replayed).await?;
+    }
+    tidy(&dir, &mut found, &options).await?;
+    let target = Target::choose(&found, &replayed);
+    let file = begin_file(shard, &dir, &mut found, &replayed, target, &options, identity).await?;
+    remove_unused(&dir, &found, target).await?;
+    let (recovered, fences) = describe(&found, &replayed);
+    let wal = build(shard, dir, options, identity, found, replayed, file);
+    settle(&wal, fences).await?;
+    let mut recovered = recovered;
+    recovered.report.took = shard.now().saturating_since(began);
+    Ok((wal, recovered))
+}
+
+async fn sync_replayed(found: &Found, replayed: &Replayed) -> Result<(), WalError> {
+    for (file, frames) in found.files.iter().zip(&replayed.verdict.frames) {
+        if *frames > 0 {
+            file.file.sync().await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes unfinished files, and spares of another size than is wanted now.
+async fn tidy(dir: &Dir, found: &mut Found, options: &WalOptions) -> Result<(), WalError> {
+    let (fit, unfit): (Vec<_>, Vec<_>) =
+        found.spares.drain(..).partition(|(_, bytes)| *bytes == options.file_bytes);
+    found.spares = fit;
+    for name in found.unfinished.drain(..).chain(unfit.into_iter().map(|(name, _)| name)) {
+        dir.unlink(&name).await?;
+    }
+    Ok(())
+}
+
+/// Which file recovery begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Target {
+    sequence: FileSequence,
+    /// Files found from this place on hold no frame; the first of them is replaced.
+    keep: usize,
+}
+
+impl Target {
+    /// Files at the end that hold no frame were only prepared: the first of them is replaced
+    /// by the new file, atomically, so that starts without traffic do not use up the budget.
+    /// After damage nothing is replaced.
+    fn choose(found: &Found, replayed: &Replayed) -> Target {
+        let next = found.next_sequence();
+        let all = found.files.len();
+        if !replayed.new_damage.is_empty() || !found.unreadable.is_empty() {
+            return Target { sequence: next, keep: all };
+        }
+        let empty = replayed.verdict.frames.iter().rev().take_while(|frames| **frames == 0);
+        let keep = all - empty.count();
+        let sequence = found.files.get(keep).map_or(next, |file| file.header.sequence);
+        Target { sequence, keep }
+    }
+}
+
+async fn begin_file(
+    shard: &Shard,
+    dir: &Dir,
+    found: &mut Found,
+    replayed: &Replayed,
+    target: Target,
+    options: &WalOptions,
+    identity: Identity,
+) -> Result<LogFile, WalError> {
+    let (spare, file_bytes) = match found.spares.pop() {
+        Some(spare) => spare,
+        None => {
+            let bytes = options.first_file_bytes;
+            let made = files::make_spare(shard, dir, bytes, true, || false).await?;
+            (made.expect("nothing stops the making of the first file"), bytes)
+        }
+    };
+    let header = FileHeader {
+        identity,
+        sequence: target.sequence,
+        salt: background::new_salt(shard),
+        file_bytes,
+        base: Some(replayed.verdict.last),
+        damage_found: !replayed.new_damage.is_empty(),
+    };
+    Ok(files::put_in_line(shard, dir, &spare, header, options.flush).await?)
+}
+
+/// Removes prepared files behind the one that was replaced.
+async fn remove_unused(dir: &Dir, found: &Found, target: Target) -> Result<(), WalError> {
+    for file in found.files.iter().skip(target.keep + 1) {
+        dir.unlink(&file.name).await?;
+    }
+    // A file that was found under another name than its own is not replaced by the rename.
+    if let Some(replaced) = found.files.get(target.keep) {
+        if replaced.name != files::log_name(target.sequence) {
+            dir.unlink(&replaced.name).await?;
+        }
+    }
+    dir.sync().await?;
+    Ok(())
+}
+
+/// A fence to be written, and for whom.
+type Fences = Vec<(Owner, Damage)>;
+
+fn describe(found: &Found, replayed: &Replayed) -> (Recovered, Fences) {
+    let verdict = &replayed.verdict;
+    let mut fences = Fences::new();
+    let mut replicas = BTreeMap::new();
+    for (owner, replica) in replayed.index.replicas() {
+        let mut recovered = describe_replica(replica);
+        if !recovered.tombstone && recovered.damaged.is_none() {
+            let damage = replayed.new_damage.first().copied().or_else(|| replica.damage());
+            recovered.damaged = damage;
+        }
+        // Fences that follow from a header flag alone are written out as records, too.
+        let written = replica.fence.is_some_and(|(_, location)| location.length > 0);
+        if let (Some(damage), false) = (recovered.damaged, written) {
+            fences.push((*owner, damage));
+        }
+        replicas.insert(*owner, recovered);
+    }
+    let report = RecoveryReport {
+        fresh: found.files.is_empty() && found.unreadable.is_empty(),
+        files: found.files.len() as u64,
+        frames: verdict.frames.iter().sum(),
+        records: replayed.records,
+        last_frame: verdict.last,
+        stopped: verdict.stopped,
+        torn: verdict.torn,
+        damage: verdict.damage.clone(),
+        took: Duration::ZERO,
+    };
+    (Recovered { replicas, report }, fences)
+}
+
+fn describe_replica(replica: &Replica<Bytes>) -> RecoveredReplica {
+    let state = replica.hard_state.map(|(state, _)| state).unwrap_or_default();
+    let mark = |mark: &Marked<Bytes>| (mark.index, mark.term, mark.payload.clone());
+    let entry = |(index, entry): (&Index, &Entry<Bytes>)| RecoveredEntry {
+        index: *index,
+        term: entry.term,
+        prefix: entry.payload.clone(),
+        location: entry.location,
+        pointer: entry.pointer,
+    };
+    RecoveredReplica {
+        hard_state: HardState { commit: replica.commit(), ..state },
+        membership: replica.membership.as_ref().map(mark),
+        checkpoint: replica.checkpoint.as_ref().map(mark),
+        entries: replica.entries.iter().map(entry).collect(),
+        tombstone: replica.tombstone.is_some(),
+        damaged: replica.fence.map(|(damage, _)| damage),
+    }
+}
+
+fn build(
+    shard: &Shard,
+    dir: Dir,
+    options: WalOptions,
+    identity: Identity,
+    found: Found,
+    replayed: Replayed,
+    file: LogFile,
+) -> Wal {
+    let gather = Gather::new(Start {
+        file: file.header.sequence,
+        file_bytes: file.header.file_bytes,
+        next_number: replayed.verdict.last.next(),
+        next_file_bytes: options.file_bytes,
+        frame_max_bytes: options.frame_max_bytes,
+        accept_stale: replay::laxness(shard).accept_stale,
+    });
+    let current = file.header.sequence;
+    let mut log_files = BTreeMap::new();
+    for (place, old) in found.files.into_iter().enumerate() {
+        if old.header.sequence < current {
+            let damaged = replayed.verdict.damaged_files.contains(&place);
+            let header = old.header;
+            let old = LogFile { name: old.name, header, file: old.file, readers: Gate::new(), damaged };
+            log_files.insert(header.sequence, old);
+        }
+    }
+    let oldest = log_files.keys().next().copied().unwrap_or(current);
+    log_files.insert(current, file);
+    let index: LiveIndex<()> = replayed.index.without_payloads();
+    let state = State {
+        index,
+        gather,
+        files: log_files,
+        spares: found.spares.into_iter().map(|(name, _)| name).collect(),
+        current,
+        durable: replayed.verdict.last,
+        in_flight: None,
+        outbox: VecDeque::new(),
+        oldest_declared: oldest,
+        declare: None,
+        unconfirmed: false,
+        poisoned: None,
+        stop: Stop::Running,
+        disk_full: false,
+        stats: WalStats::default(),
+    };
+    let core = Rc::new(Core::new(shard.clone(), dir, options, identity, state));
+    spawn(shard, &core);
+    Wal::new(core, found.unreadable)
+}
+
+fn spawn(shard: &Shard, core: &Rc<Core>) {
+    let guarded = |task: std::pin::Pin<Box<dyn std::future::Future<Output = ()>>>| {
+        let guard = core.tasks.enter();
+        async move {
+            task.await;
+            drop(guard);
+        }
+    };
+    shard.spawn(guarded(Box::pin(writer::run(Rc::clone(core))))).detach();
+    shard.spawn(guarded(Box::pin(background::run(Rc::clone(core))))).detach();
+    shard.spawn(guarded(Box::pin(recycle::run(Rc::clone(core))))).detach();
+}
+
+/// Writes fences durably, then puts aside what cannot be read.
+async fn settle(wal: &Wal, fences: Fences) -> Result<(), WalError> {
+    let core = &wal.core;
+    for (owner, damage) in &fences {
+        tracing::error!(shard = core.shard.id().0, %owner, %damage, "replica fenced");
+        core.put(&fence_parts(*owner, damage.encode()), true)?;
+    }
+    if !fences.is_empty() {
+        let newest = core.state().gather.newest();
+        core.wait_durable(newest).await?;
+    }
+    for name in wal.unreadable.iter() {
+        core.dir.rename(name, &files::damaged_name(name)).await?;
+    }
+    if !wal.unreadable.is_empty() {
+        core.dir.sync().await?;
+    }
+    Ok(())
+}
+
+pub(crate) fn fence_parts(owner: Owner, head: crate::record::Head) -> Parts<'static> {
+    Parts {
+        kind: RecordKind::Fence,
+        relocated: false,
+        owner,
+        index: Index(0),
+        term: Term(0),
+        head,
+        slices: &[],
+    }
+}

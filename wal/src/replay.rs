@@ -1,0 +1,224 @@
+//! Reads a folder of log files back: opens them, runs the scan, builds the index.
+//!
+//! Reads only: recovery ([`crate::recover`]) decides what to write, the layout change and the
+//! offline reader use it as well. A read error ends it with that error; it is never taken for
+//! the end of the log. On the shard that calls it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use rt::{Dir, File, FileOptions, Mutation, Shard};
+
+use crate::error::WalError;
+use crate::files::{self, NameKind};
+use crate::format::{FileHeader, FrameHeader, HeaderError, Laxness, RecordKind, BLOCK_BYTES};
+use crate::index::LiveIndex;
+use crate::record::{Damage, Head};
+use crate::scan::{Scan, ScannedFrame, Step, Verdict};
+use crate::types::{FileSequence, Identity, Location, Owner};
+
+/// Bytes of an entry's body that recovery hands back.
+pub const PREFIX_BYTES: usize = 192;
+
+/// A log file as it was found.
+#[derive(Clone)]
+pub(crate) struct FoundFile {
+    pub name: String,
+    pub header: FileHeader,
+    pub file: File,
+}
+
+/// What stands in the folder.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// By rising sequence.
+    pub files: Vec<FoundFile>,
+    /// Files named as log files whose header is damaged.
+    pub unreadable: Vec<String>,
+    pub spares: Vec<(String, u64)>,
+    pub unfinished: Vec<String>,
+}
+
+impl Found {
+    /// Sequence numbers in names and headers lie below this one.
+    pub fn next_sequence(&self) -> FileSequence {
+        let named = self.unreadable.iter().filter_map(|name| files::named_sequence(name));
+        let headers = self.files.iter().map(|file| file.header.sequence);
+        named.chain(headers).max().unwrap_or_default().next()
+    }
+}
+
+/// A log that was read to its end.
+pub(crate) struct Replayed {
+    pub index: LiveIndex<Bytes>,
+    pub verdict: Verdict,
+    /// Damage that no earlier recovery has dealt with; every replica known must be fenced.
+    pub new_damage: Vec<Damage>,
+    pub records: u64,
+}
+
+pub(crate) async fn find(
+    dir: &Dir,
+    options: FileOptions,
+    identity: Option<Identity>,
+) -> Result<Found, WalError> {
+    let mut found = Found::default();
+    for entry in dir.list().await? {
+        match files::kind_of(&entry.name) {
+            _ if entry.is_dir => {}
+            NameKind::Log => find_log(dir, options, identity, entry.name, &mut found).await?,
+            NameKind::Spare => found.spares.push((entry.name, entry.len)),
+            NameKind::Unfinished => found.unfinished.push(entry.name),
+            NameKind::Other => {}
+        }
+    }
+    found.files.sort_by_key(|file| file.header.sequence);
+    for pair in found.files.windows(2) {
+        if pair[0].header.sequence == pair[1].header.sequence {
+            let (first, second) = (pair[0].name.clone(), pair[1].name.clone());
+            return Err(WalError::Duplicate { first, second });
+        }
+    }
+    Ok(found)
+}
+
+async fn find_log(
+    dir: &Dir,
+    options: FileOptions,
+    identity: Option<Identity>,
+    name: String,
+    found: &mut Found,
+) -> Result<(), WalError> {
+    let file = dir.open_file(&name, options).await?;
+    let block = file.read_at(0, BLOCK_BYTES as usize).await?;
+    match FileHeader::decode(&block) {
+        Ok(header) => {
+            if let Some(expected) = identity.filter(|expected| *expected != header.identity) {
+                return Err(WalError::Foreign { name, found: header.identity, expected });
+            }
+            found.files.push(FoundFile { name, header, file });
+        }
+        Err(HeaderError::Unreadable) => found.unreadable.push(name),
+        Err(reason) => return Err(WalError::Header { name, reason }),
+    }
+    Ok(())
+}
+
+/// The simulator's ways to make a reader careless.
+pub(crate) fn laxness(shard: &Shard) -> Laxness {
+    Laxness {
+        ignore_checksum: shard.broken(Mutation::IgnoreChecksum),
+        accept_stale: shard.broken(Mutation::AcceptStaleBlock),
+    }
+}
+
+/// Runs the scan over the files; every frame of the log goes to `each`, in order.
+pub(crate) async fn scan(
+    shard: &Shard,
+    files: &[FoundFile],
+    mut each: impl FnMut(&ScannedFrame),
+) -> Result<Verdict, WalError> {
+    let headers = files.iter().map(|file| file.header).collect();
+    let mut scan = Scan::new(headers, laxness(shard));
+    loop {
+        match scan.step() {
+            Step::Read { file, position, length } => {
+                let bytes = files[file].file.read_at(position, length as usize).await?;
+                scan.supply(file, position, bytes);
+                shard.yield_now().await;
+            }
+            Step::Frame(frame) => each(&frame),
+            Step::Finished(verdict) => return Ok(verdict),
+        }
+    }
+}
+
+pub(crate) async fn replay(shard: &Shard, found: &Found) -> Result<Replayed, WalError> {
+    let fencing: Vec<FileSequence> = found
+        .files
+        .iter()
+        .filter(|file| file.header.damage_found)
+        .map(|file| file.header.sequence)
+        .collect();
+    let mut builder = Builder::new(&fencing);
+    let mut verdict = scan(shard, &found.files, |frame| builder.take(frame)).await?;
+    builder.fence_up_to(FileSequence(u64::MAX));
+    let known = fencing.last().copied().unwrap_or_default();
+    for name in &found.unreadable {
+        let file = files::named_sequence(name).unwrap_or_default();
+        verdict.damage.push(Damage::UnreadableHeader { file });
+    }
+    let new = verdict.damage.iter().filter(|damage| place(damage) >= known).copied();
+    let new_damage = if found.files.is_empty() && found.unreadable.is_empty() {
+        Vec::new()
+    } else {
+        new.collect()
+    };
+    Ok(Replayed { index: builder.index, verdict, new_damage, records: builder.records })
+}
+
+/// The file that damage was found in.
+fn place(damage: &Damage) -> FileSequence {
+    match *damage {
+        Damage::CorruptFrame { file, .. }
+        | Damage::MissingFile { file }
+        | Damage::UnreadableHeader { file } => file,
+        _ => FileSequence(u64::MAX),
+    }
+}
+
+/// Builds the index from frames, in log order.
+struct Builder {
+    index: LiveIndex<Bytes>,
+    records: u64,
+    /// Files whose header says that everything before them is in doubt, by rising sequence.
+    fencing: BTreeMap<FileSequence, ()>,
+}
+
+impl Builder {
+    fn new(fencing: &[FileSequence]) -> Builder {
+        let fencing = fencing.iter().map(|sequence| (*sequence, ())).collect();
+        Builder { index: LiveIndex::default(), records: 0, fencing }
+    }
+
+    fn take(&mut self, frame: &ScannedFrame) {
+        self.fence_up_to(frame.header.file);
+        for record in frame.records() {
+            let body = record.body;
+            let kept: &[u8] = match record.header.kind {
+                RecordKind::Append | RecordKind::Relocated | RecordKind::Pointer => {
+                    &body[..body.len().min(PREFIX_BYTES)]
+                }
+                RecordKind::Membership | RecordKind::Checkpoint => body,
+                _ => &[],
+            };
+            let kept = Bytes::copy_from_slice(kept);
+            self.index.apply(&record.header, record.location(&frame.header), body, kept);
+            self.records += 1;
+        }
+    }
+
+    /// What a header with the damage flag says about the replicas known before it.
+    fn fence_up_to(&mut self, file: FileSequence) {
+        while let Some((sequence, ())) = self.fencing.first_key_value().map(|(s, ())| (*s, ())) {
+            if sequence > file {
+                return;
+            }
+            self.fencing.remove(&sequence);
+            let unfenced = self.index.replicas().iter().filter(|(_, replica)| {
+                replica.fence.is_none() && replica.tombstone.is_none()
+            });
+            let owners: Vec<Owner> = unfenced.map(|(owner, _)| *owner).collect();
+            for owner in owners {
+                let location = Location { file: sequence, position: 0, length: 0 };
+                let body: Head = Damage::FoundBefore.encode();
+                self.index.fence(owner, location, body.bytes());
+            }
+        }
+    }
+}
+
+/// How a frame stands in its file; for tests and dumps.
+pub(crate) fn end_of(header: &FrameHeader) -> u64 {
+    header.position + crate::format::blocks(u64::from(header.length))
+}

@@ -1,0 +1,272 @@
+//! The handle of a shard's log: append, wait, read, stop. See the crate's page for the order in
+//! which to call it. One log per shard; the handle is cheap to clone and stays on its shard.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rt::{Dir, Shard};
+
+use crate::core::{Core, DurableFrame, Placed, Stop, WalStats, STALLED_AFTER};
+use crate::error::WalError;
+use crate::format::RecordKind;
+use crate::options::WalOptions;
+use crate::record::{acceptance, Damage, Head, Parts, RecordRef};
+use crate::recover::{self, Recovered};
+use crate::recycle;
+use crate::types::{FrameNumber, HardState, Identity, Index, Location, Owner, Term};
+
+/// How urgently the layers above should make older log dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pressure {
+    /// Nothing to do.
+    None,
+    /// Room gets short: checkpoint the owners of [`Wal::oldest_live_owners`].
+    Flush,
+    /// As before, and data is refused with [`WalError::Exhausted`] now.
+    Refusing,
+}
+
+/// A shard's write-ahead log.
+#[derive(Clone)]
+pub struct Wal {
+    pub(crate) core: Rc<Core>,
+    /// Files that recovery could not read; it puts them aside.
+    pub(crate) unreadable: Rc<[String]>,
+}
+
+impl Wal {
+    /// Recovers the log in `dir` and opens it. When this returns, all it tells is durable.
+    pub async fn open(
+        shard: &Shard,
+        dir: Dir,
+        options: WalOptions,
+        identity: Identity,
+    ) -> Result<(Wal, Recovered), WalError> {
+        recover::open(shard, dir, options, identity).await
+    }
+
+    pub(crate) fn new(core: Rc<Core>, unreadable: Vec<String>) -> Wal {
+        Wal { core, unreadable: unreadable.into() }
+    }
+
+    /// Copies a record into the gathering frame. It is durable when [`Placed::frame`] is.
+    /// Data is refused with [`WalError::Exhausted`] when only the last file of the budget is
+    /// left, and nothing has changed then.
+    ///
+    /// # Panics
+    /// If an entry leaves a gap after the owner's last one, lies at or below its checkpoint, or
+    /// has a lower term than the entry before it.
+    pub fn append(&self, record: RecordRef<'_>) -> Result<Placed, WalError> {
+        self.append_checked(record, !record.is_data())
+    }
+
+    /// As [`Self::append`], but an entry may take the last file too: for entries that make room
+    /// or that the group cannot do without (log starts, membership, an election's empty entry).
+    pub fn append_reserved(&self, record: RecordRef<'_>) -> Result<Placed, WalError> {
+        self.append_checked(record, true)
+    }
+
+    fn append_checked(&self, record: RecordRef<'_>, reserved: bool) -> Result<Placed, WalError> {
+        if let RecordRef::Checkpoint { owner, index, term, .. } = record {
+            if self.core.state().index.conflicts(owner, index, term) {
+                // Cut explicitly, so that replay cuts the same without having to judge.
+                let cut = RecordRef::Truncate { owner, from: index.next(), term };
+                self.core.put(&cut.parts(), true)?;
+            }
+        }
+        self.core.put(&record.parts(), reserved)
+    }
+
+    /// The frame that the next record goes to, unless it is full by then.
+    pub fn gathering(&self) -> FrameNumber {
+        self.core.state().gather.gathering()
+    }
+
+    /// The last frame with a record in it: when it is durable, all is that was appended so far.
+    pub fn newest(&self) -> FrameNumber {
+        self.core.state().gather.newest()
+    }
+
+    /// All frames up to this one are durable.
+    pub fn durable(&self) -> FrameNumber {
+        self.core.state().durable
+    }
+
+    /// The next frame with records that has become durable, in order. For one consumer, the
+    /// group driver; frames are kept until it takes them.
+    pub async fn next_durable(&self) -> Result<DurableFrame, WalError> {
+        loop {
+            {
+                let mut state = self.core.state_mut();
+                if let Some(frame) = state.outbox.pop_front() {
+                    return Ok(frame);
+                }
+                state.check_alive()?;
+            }
+            self.core.frame_bell.notified().await;
+        }
+    }
+
+    /// Waits until `frame` and all before it are durable.
+    pub async fn wait_durable(&self, frame: FrameNumber) -> Result<(), WalError> {
+        self.core.wait_durable(frame).await
+    }
+
+    /// Where a live entry's body stands now; relocation moves it.
+    pub fn locate(&self, owner: Owner, index: Index) -> Option<Location> {
+        self.core.state().index.entry(owner, index).map(|entry| entry.location)
+    }
+
+    /// The body of a live record, checked. Waits until it is durable if it is not yet.
+    pub async fn read(&self, location: Location) -> Result<Bytes, WalError> {
+        loop {
+            let changed = self.core.change.notified();
+            if self.is_written(location)? {
+                break;
+            }
+            changed.await;
+        }
+        let file = self.core.log_file(location.file).ok_or(WalError::Gone(location))?;
+        let _reading = file.readers.enter().ok_or(WalError::Gone(location))?;
+        recycle::read_body(&file, location).await
+    }
+
+    fn is_written(&self, location: Location) -> Result<bool, WalError> {
+        let state = self.core.state();
+        state.check_alive()?;
+        Ok(state.written_up_to >= (location.file, location.position))
+    }
+
+    /// The body of a live entry, wherever relocation has moved it. `None` if it is not live.
+    pub async fn read_entry(&self, owner: Owner, index: Index) -> Result<Option<Bytes>, WalError> {
+        while let Some(location) = self.locate(owner, index) {
+            match self.read(location).await {
+                Err(WalError::Gone(_)) => {}
+                body => return body.map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Forgets a removed replica: its tombstone dies with its file. To be called when nothing
+    /// can ask for the replica again (`__meta`'s checkpoint has passed its removal).
+    pub fn forget(&self, owner: Owner) -> bool {
+        self.core.state_mut().index.forget(owner)
+    }
+
+    /// An operator accepts what a replica may have lost. Its log is cut at a gap, its commit
+    /// lowered to its last entry; the fence is gone when the returned frame is durable. The
+    /// running replica does not change: it must be opened again, from a new recovery.
+    pub fn accept_damage(&self, owner: Owner) -> Result<Placed, WalError> {
+        let damage = self.core.state().index.replica(owner).and_then(|replica| replica.damage());
+        if let Some(Damage::Gap { expected, .. }) = damage {
+            let cut = RecordRef::Truncate { owner, from: expected, term: Term(0) };
+            self.core.put(&cut.parts(), true)?;
+        }
+        let state = self.core.state().index.replica(owner).and_then(|replica| {
+            let (state, _) = replica.hard_state?;
+            let last = replica.last_index().unwrap_or_default();
+            (state.commit > last).then_some(HardState { commit: last, ..state })
+        });
+        if let Some(state) = state {
+            self.core.put(&RecordRef::HardState { owner, state }.parts(), true)?;
+        }
+        self.core.put(&recover::fence_parts(owner, acceptance()), true)
+    }
+
+    /// Fences a replica for a reason that the layer above has found.
+    pub fn fence(&self, owner: Owner, damage: Damage) -> Result<Placed, WalError> {
+        self.core.put(&recover::fence_parts(owner, damage.encode()), true)
+    }
+
+    /// Bytes gathered that no frame has taken yet.
+    pub fn backlog_bytes(&self) -> u64 {
+        self.core.state().gather.backlog_bytes()
+    }
+
+    /// Owners with entries in the oldest files: the flusher makes room by advancing their
+    /// checkpoints. The oldest file's owners come first.
+    pub fn oldest_live_owners(&self, at_most: usize) -> Vec<Owner> {
+        let state = self.core.state();
+        let mut owners = Vec::new();
+        for file in state.files.keys().filter(|file| **file < state.current) {
+            let Some(live) = state.index.file(*file) else { continue };
+            for owner in live.owners.keys() {
+                let replica = state.index.replica(*owner);
+                let entry = replica.and_then(|replica| replica.entries.first_key_value());
+                let here = entry.is_some_and(|(_, entry)| entry.location.file == *file);
+                if here && !owners.contains(owner) {
+                    owners.push(*owner);
+                }
+                if owners.len() == at_most {
+                    return owners;
+                }
+            }
+        }
+        owners
+    }
+
+    /// See [`Pressure`].
+    pub fn pressure(&self) -> Pressure {
+        let state = self.core.state();
+        let options = &self.core.options;
+        let files = options.budget_bytes / options.file_bytes;
+        match state.free_files(options) {
+            0 => Pressure::Refusing,
+            free if free <= files / 2 => Pressure::Flush,
+            _ => Pressure::None,
+        }
+    }
+
+    /// Since when a write has been unanswered, if that is longer than two seconds: the disk does
+    /// not keep up, and leaderships should go elsewhere.
+    pub fn stalled(&self) -> Option<Duration> {
+        self.in_flight().filter(|since| *since >= STALLED_AFTER)
+    }
+
+    fn in_flight(&self) -> Option<Duration> {
+        let (_, since) = self.core.state().in_flight?;
+        Some(self.core.shard.now().saturating_since(since))
+    }
+
+    /// The error that poisoned the log, if one did.
+    pub fn poisoned(&self) -> Option<WalError> {
+        self.core.state().poisoned.clone().map(WalError::Poisoned)
+    }
+
+    pub fn stats(&self) -> WalStats {
+        let state = self.core.state();
+        let options = &self.core.options;
+        let oldest = state.oldest().map(|file| file.header.sequence).unwrap_or_default();
+        WalStats {
+            files: (state.files.len() + state.spares.len()) as u64,
+            file_bytes: state.total_bytes(options),
+            used_bytes: state.used_bytes(options),
+            live_bytes_oldest: state.index.live_bytes(oldest),
+            in_flight: self.in_flight(),
+            ..state.stats
+        }
+    }
+
+    /// Writes what is gathered and a last frame that confirms it, then ends. Records are refused
+    /// from now on. After a poisoning it only ends.
+    pub async fn stop(&self) {
+        {
+            let mut state = self.core.state_mut();
+            if state.stop == Stop::Running {
+                state.stop = Stop::Asked;
+            }
+        }
+        self.core.ring_all();
+        self.core.tasks.close().await;
+    }
+}
+
+/// Records of another log, restated here: used when the number of shards changes.
+impl Wal {
+    pub(crate) fn restate(&self, live: &recycle::Live, body: &[u8]) -> Result<Placed, WalError> {
+        self.core.put(&live.parts(&[body]), true)
+    }
+}
+

@@ -1,0 +1,149 @@
+//! The task that writes frames: one in flight, no timer but the one that confirms.
+//!
+//! Whatever was gathered while a frame was in flight goes out when it is durable. A file is
+//! written to only once it is prepared. Any error poisons the log; nothing is tried again.
+//! One task per shard's log.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use rt::{Buf, Instant, Mutation};
+
+use crate::core::{Core, DurableFrame, Stop, CONFIRM_AFTER};
+use crate::error::WalError;
+use crate::files::LogFile;
+use crate::gather::Frame;
+use crate::options::Flush;
+use crate::types::FrameNumber;
+
+pub(crate) async fn run(core: Rc<Core>) {
+    loop {
+        match next(&core) {
+            Next::Write(frame) => {
+                if write(&core, *frame).await.is_err() {
+                    return;
+                }
+            }
+            Next::WaitUntil(deadline) => {
+                rt::either(core.writer_bell.notified(), core.shard.sleep_until(deadline)).await;
+            }
+            Next::Wait => core.writer_bell.notified().await,
+            Next::Done => {
+                core.ring_all();
+                return;
+            }
+        }
+    }
+}
+
+enum Next {
+    Write(Box<Frame>),
+    WaitUntil(Instant),
+    Wait,
+    Done,
+}
+
+/// Decides from the state alone.
+fn next(core: &Core) -> Next {
+    let mut state = core.state_mut();
+    if state.poisoned.is_some() {
+        return Next::Done;
+    }
+    if state.gather.is_empty() {
+        let confirm_at = core.last_written.get() + CONFIRM_AFTER;
+        if state.stop == Stop::Asked {
+            state.stop = Stop::Sealed;
+            state.gather.push_empty(&core.shard, true);
+        } else if state.stop == Stop::Sealed {
+            state.stop = Stop::Done;
+            return Next::Done;
+        } else if state.declare.is_some() || (state.unconfirmed && core.shard.now() >= confirm_at) {
+            state.gather.push_empty(&core.shard, false);
+        } else if state.unconfirmed {
+            return Next::WaitUntil(confirm_at);
+        } else {
+            return Next::Wait;
+        }
+    }
+    match state.gather.take() {
+        Some(frame) => {
+            state.in_flight = Some((frame.number, core.shard.now()));
+            Next::Write(Box::new(frame))
+        }
+        None => Next::Wait,
+    }
+}
+
+/// An error has already poisoned the log.
+async fn write(core: &Rc<Core>, frame: Frame) -> Result<(), WalError> {
+    let file = prepared(core, &frame).await?;
+    let (number, records, position) = (frame.number, frame.records, frame.position);
+    let buf = {
+        let mut state = core.state_mut();
+        state.current = frame.file;
+        state.declare = state.declare.filter(|first| frame.number < *first);
+        let salt = state.gather.salt(file.header.salt);
+        frame.seal(state.durable, state.oldest_declared, salt)
+    };
+    match make_durable(core, &file, buf, position).await {
+        Ok(buf) => {
+            complete(core, number, records, buf);
+            Ok(())
+        }
+        Err(error) => {
+            core.poison(error);
+            Err(WalError::Stopped)
+        }
+    }
+}
+
+async fn make_durable(
+    core: &Core,
+    file: &LogFile,
+    buf: Buf,
+    position: u64,
+) -> std::io::Result<Buf> {
+    let buf = file.file.write_at(buf, position).await?;
+    let early = core.broken(Mutation::AcknowledgeBeforeSync);
+    if core.options.flush == Flush::Fdatasync && !early {
+        file.file.sync().await?;
+    }
+    Ok(buf)
+}
+
+/// The file that the frame goes to, once it is there.
+async fn prepared(core: &Rc<Core>, frame: &Frame) -> Result<LogFile, WalError> {
+    let sequence = frame.file;
+    if !core.state().files.contains_key(&sequence) {
+        core.preparer_bell.notify_one();
+        core.wait_for(|state| state.files.contains_key(&sequence)).await?;
+    }
+    let state = core.state();
+    let file = state.files.get(&sequence).cloned();
+    Ok(file.expect("a file that is yet to be written is never recycled"))
+}
+
+fn complete(core: &Rc<Core>, number: FrameNumber, records: u32, buf: Buf) {
+    let now = core.shard.now();
+    let mut state = core.state_mut();
+    assert_eq!(number, state.durable.next(), "frames become durable in order");
+    let since = state.in_flight.take().map_or(now, |(_, since)| since);
+    let took = now.saturating_since(since).min(Duration::from_secs(3600));
+    let took_nanos = took.as_nanos() as u64;
+    state.durable = number;
+    state.unconfirmed = records > 0;
+    state.stats.frames += 1;
+    state.stats.frame_bytes += buf.len() as u64;
+    state.stats.write_nanos += took_nanos;
+    state.stats.write_nanos_max = state.stats.write_nanos_max.max(took_nanos);
+    if records == 0 {
+        state.stats.empty_frames += 1;
+    } else {
+        state.outbox.push_back(DurableFrame { number, bytes: buf.freeze() });
+    }
+    drop(state);
+    core.last_written.set(now);
+    core.frame_bell.notify_one();
+    core.change.notify_all();
+    core.recycler_bell.notify_one();
+}
