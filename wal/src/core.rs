@@ -102,6 +102,8 @@ pub(crate) struct State {
     /// The file that the writer writes to.
     pub current: FileSequence,
     pub durable: FrameNumber,
+    /// The end of the last durable frame: records before it can be read back.
+    pub written_up_to: (FileSequence, u64),
     pub in_flight: Option<(FrameNumber, Instant)>,
     pub outbox: VecDeque<DurableFrame>,
     /// The oldest file that frames written from now on say they need.
@@ -283,7 +285,10 @@ impl State {
         assert!(Some(index) > checkpoint, "{owner}: entry {index} lies below its checkpoint");
         let before = replica.entries.range(..index).next_back().map(|(_, entry)| entry.term);
         let before = before.or(replica.checkpoint.as_ref().map(|mark| mark.term));
-        assert!(Some(term) >= before, "{owner}: entry {index} has a lower term than the one before");
+        assert!(
+            Some(term) >= before,
+            "{owner}: entry {index} has a lower term than the one before"
+        );
     }
 
     /// Bytes of log files up to the one that gathers, made already or not.

@@ -320,12 +320,7 @@ pub enum FrameCheck {
 }
 
 /// Checks the frame at `position` of a file; `bytes` begin there and may end early.
-pub fn check_frame(
-    file: &FileHeader,
-    position: u64,
-    bytes: &[u8],
-    laxness: Laxness,
-) -> FrameCheck {
+pub fn check_frame(file: &FileHeader, position: u64, bytes: &[u8], laxness: Laxness) -> FrameCheck {
     if (bytes.len() as u64) < BLOCK_BYTES {
         return FrameCheck::Short(BLOCK_BYTES);
     }

@@ -63,12 +63,6 @@ impl<P> Replica<P> {
         entry.max(self.checkpoint.as_ref().map(|checkpoint| checkpoint.index))
     }
 
-    /// The term at [`Self::last_index`].
-    pub fn last_term(&self) -> Option<Term> {
-        let entry = self.entries.last_key_value().map(|(_, entry)| entry.term);
-        entry.or(self.checkpoint.as_ref().map(|checkpoint| checkpoint.term))
-    }
-
     /// The larger of what the hard state and the checkpoint know to be committed.
     pub fn commit(&self) -> Index {
         let told = self.hard_state.map_or(Index(0), |(state, _)| state.commit);
@@ -186,6 +180,13 @@ impl<P> LiveIndex<P> {
         above.next().is_some_and(|(_, entry)| entry.term < term)
     }
 
+    /// Fences a replica by what a file header says, not by a record.
+    pub fn fence(&mut self, owner: Owner, damage: Damage, location: Location) {
+        let Some(replica) = self.replicas.get_mut(&owner) else { return };
+        let old = replica.fence.replace((damage, location));
+        self.files.replace(owner, old.map(|(_, location)| location), location);
+    }
+
     /// Forgets a removed replica, so that its tombstone dies with its file.
     pub fn forget(&mut self, owner: Owner) -> bool {
         match self.replicas.get(&owner).and_then(|replica| replica.tombstone) {
@@ -225,12 +226,6 @@ impl<P> LiveIndex<P> {
             (owner, replica)
         });
         LiveIndex { replicas: replicas.collect(), files: self.files }
-    }
-
-    /// The records of `owner` that live in `file`.
-    pub fn live_in(&self, owner: Owner, file: FileSequence) -> Vec<Location> {
-        let Some(replica) = self.replicas.get(&owner) else { return Vec::new() };
-        replica.locations().filter(|location| location.file == file).collect()
     }
 }
 
@@ -290,13 +285,7 @@ impl<P> Replica<P> {
         }
     }
 
-    fn insert(
-        &mut self,
-        files: &mut Files,
-        header: &RecordHeader,
-        location: Location,
-        payload: P,
-    ) {
+    fn insert(&mut self, files: &mut Files, header: &RecordHeader, location: Location, payload: P) {
         if self.checkpoint.as_ref().is_some_and(|mark| header.index <= mark.index) {
             return;
         }

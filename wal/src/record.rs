@@ -9,20 +9,50 @@ use crate::types::{FileSequence, FrameNumber, HardState, Index, Owner, Term};
 #[derive(Debug, Clone, Copy)]
 pub enum RecordRef<'a> {
     /// An entry; every entry of the owner from `index` on is cut.
-    Append { owner: Owner, index: Index, term: Term, body: &'a [&'a [u8]] },
+    Append {
+        owner: Owner,
+        index: Index,
+        term: Term,
+        body: &'a [&'a [u8]],
+    },
     /// Cuts every entry from `from` on; `term` is for the reader of a dump only.
-    Truncate { owner: Owner, from: Index, term: Term },
-    HardState { owner: Owner, state: HardState },
+    Truncate {
+        owner: Owner,
+        from: Index,
+        term: Term,
+    },
+    HardState {
+        owner: Owner,
+        state: HardState,
+    },
     /// The membership as of `index`; the newest one stands.
-    Membership { owner: Owner, index: Index, term: Term, body: &'a [&'a [u8]] },
+    Membership {
+        owner: Owner,
+        index: Index,
+        term: Term,
+        body: &'a [&'a [u8]],
+    },
     /// Entries up to `index` are durable elsewhere and die with this record; entries above it
     /// of a lower term are cut.
-    Checkpoint { owner: Owner, index: Index, term: Term, body: &'a [&'a [u8]] },
+    Checkpoint {
+        owner: Owner,
+        index: Index,
+        term: Term,
+        body: &'a [&'a [u8]],
+    },
     /// The replica is gone from this node: all it has dies, and it takes no further records.
-    Tombstone { owner: Owner },
+    Tombstone {
+        owner: Owner,
+    },
     /// An entry whose payload the caller has made durable in a segment's staging area; `prefix`
     /// is what it wants back at recovery.
-    Pointer { owner: Owner, index: Index, term: Term, pointer: Pointer, prefix: &'a [&'a [u8]] },
+    Pointer {
+        owner: Owner,
+        index: Index,
+        term: Term,
+        pointer: Pointer,
+        prefix: &'a [&'a [u8]],
+    },
 }
 
 impl RecordRef<'_> {
@@ -124,7 +154,9 @@ impl Head {
 pub enum Damage {
     /// A frame that a later one declares durable cannot be read. Whose records it held is not
     /// known, so every replica of the shard is fenced.
-    #[error("frame {frame} of the log was durable and is damaged (file {file}, position {position})")]
+    #[error(
+        "frame {frame} of the log was durable and is damaged (file {file}, position {position})"
+    )]
     CorruptFrame { frame: FrameNumber, file: FileSequence, position: u64 },
     /// A file of the log is gone.
     #[error("log file {file} is missing")]

@@ -17,15 +17,13 @@ use crate::background;
 use crate::core::{Core, State, Stop, WalStats};
 use crate::error::WalError;
 use crate::files::{self, LogFile};
-use crate::format::{BadFrame, FileHeader, RecordKind};
+use crate::format::{BadFrame, FileHeader, RecordKind, BLOCK_BYTES};
 use crate::gather::{Gather, Start};
 use crate::index::{Entry, LiveIndex, Marked, Replica};
 use crate::options::WalOptions;
 use crate::record::{Damage, Parts};
 use crate::replay::{self, Found, Replayed};
-use crate::types::{
-    FileSequence, FrameNumber, HardState, Identity, Index, Location, Owner, Term,
-};
+use crate::types::{FileSequence, FrameNumber, HardState, Identity, Index, Location, Owner, Term};
 use crate::{recycle, writer, Wal};
 
 /// What the log knew when it was opened.
@@ -272,7 +270,8 @@ fn build(
         if old.header.sequence < current {
             let damaged = replayed.verdict.damaged_files.contains(&place);
             let header = old.header;
-            let old = LogFile { name: old.name, header, file: old.file, readers: Gate::new(), damaged };
+            let old =
+                LogFile { name: old.name, header, file: old.file, readers: Gate::new(), damaged };
             log_files.insert(header.sequence, old);
         }
     }
@@ -286,6 +285,7 @@ fn build(
         spares: found.spares.into_iter().map(|(name, _)| name).collect(),
         current,
         durable: replayed.verdict.last,
+        written_up_to: (current, BLOCK_BYTES),
         in_flight: None,
         outbox: VecDeque::new(),
         oldest_declared: oldest,

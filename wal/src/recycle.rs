@@ -67,7 +67,8 @@ pub(crate) async fn relocate(core: &Rc<Core>, file: FileSequence) -> Result<(), 
     };
     let mut since_wait = 0;
     for owner in owners {
-        let records = core.state().index.replica(owner).map(|replica| live_in(owner, replica, file));
+        let records =
+            core.state().index.replica(owner).map(|replica| live_in(owner, replica, file));
         for record in records.unwrap_or_default() {
             since_wait += restate(core, &log_file, record).await?;
             if since_wait >= RELOCATION_STEP_BYTES {

@@ -4,16 +4,16 @@
 //! offline reader use it as well. A read error ends it with that error; it is never taken for
 //! the end of the log. On the shard that calls it.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use rt::{Dir, File, FileOptions, Mutation, Shard};
 
 use crate::error::WalError;
 use crate::files::{self, NameKind};
-use crate::format::{FileHeader, FrameHeader, HeaderError, Laxness, RecordKind, BLOCK_BYTES};
+use crate::format::{FileHeader, HeaderError, Laxness, RecordKind, BLOCK_BYTES};
 use crate::index::LiveIndex;
-use crate::record::{Damage, Head};
+use crate::record::Damage;
 use crate::scan::{Scan, ScannedFrame, Step, Verdict};
 use crate::types::{FileSequence, Identity, Location, Owner};
 
@@ -172,12 +172,12 @@ struct Builder {
     index: LiveIndex<Bytes>,
     records: u64,
     /// Files whose header says that everything before them is in doubt, by rising sequence.
-    fencing: BTreeMap<FileSequence, ()>,
+    fencing: VecDeque<FileSequence>,
 }
 
 impl Builder {
     fn new(fencing: &[FileSequence]) -> Builder {
-        let fencing = fencing.iter().map(|sequence| (*sequence, ())).collect();
+        let fencing = fencing.iter().copied().collect();
         Builder { index: LiveIndex::default(), records: 0, fencing }
     }
 
@@ -200,25 +200,21 @@ impl Builder {
 
     /// What a header with the damage flag says about the replicas known before it.
     fn fence_up_to(&mut self, file: FileSequence) {
-        while let Some((sequence, ())) = self.fencing.first_key_value().map(|(s, ())| (*s, ())) {
+        while let Some(sequence) = self.fencing.pop_front() {
             if sequence > file {
+                self.fencing.push_front(sequence);
                 return;
             }
-            self.fencing.remove(&sequence);
-            let unfenced = self.index.replicas().iter().filter(|(_, replica)| {
-                replica.fence.is_none() && replica.tombstone.is_none()
-            });
+            let unfenced = self
+                .index
+                .replicas()
+                .iter()
+                .filter(|(_, replica)| replica.fence.is_none() && replica.tombstone.is_none());
             let owners: Vec<Owner> = unfenced.map(|(owner, _)| *owner).collect();
             for owner in owners {
                 let location = Location { file: sequence, position: 0, length: 0 };
-                let body: Head = Damage::FoundBefore.encode();
-                self.index.fence(owner, location, body.bytes());
+                self.index.fence(owner, Damage::FoundBefore, location);
             }
         }
     }
-}
-
-/// How a frame stands in its file; for tests and dumps.
-pub(crate) fn end_of(header: &FrameHeader) -> u64 {
-    header.position + crate::format::blocks(u64::from(header.length))
 }

@@ -38,7 +38,11 @@ impl ScannedFrame {
 pub enum Step {
     /// Read `length` bytes at `position` of the file with this place in the list, and
     /// [`Scan::supply`] them. Fewer are fine at the end of the file only.
-    Read { file: usize, position: u64, length: u64 },
+    Read {
+        file: usize,
+        position: u64,
+        length: u64,
+    },
     /// The next frame of the log.
     Frame(ScannedFrame),
     Finished(Verdict),
@@ -91,9 +95,13 @@ struct Window {
 enum State {
     Replay,
     /// Nothing follows in this file that can be read: does the next one go on with `expected`?
-    NextFile { bad: Option<BadPlace> },
+    NextFile {
+        bad: Option<BadPlace>,
+    },
     /// Looking for any later frame, at every block boundary.
-    Search { bad: BadPlace },
+    Search {
+        bad: BadPlace,
+    },
     Finished,
 }
 
@@ -179,8 +187,7 @@ impl Scan {
 
     /// A valid frame, but not the next one: those between are lost.
     fn jump(&mut self, header: FrameHeader) -> Option<Step> {
-        let bad =
-            BadPlace { file: self.file, position: self.position, reason: BadFrame::Blank };
+        let bad = BadPlace { file: self.file, position: self.position, reason: BadFrame::Blank };
         if header.number < self.next_number() {
             let bad = BadPlace { reason: BadFrame::Stale, ..bad };
             return self.go(State::NextFile { bad: Some(bad) });

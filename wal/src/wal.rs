@@ -9,9 +9,8 @@ use rt::{Dir, Shard};
 
 use crate::core::{Core, DurableFrame, Placed, Stop, WalStats, STALLED_AFTER};
 use crate::error::WalError;
-use crate::format::RecordKind;
 use crate::options::WalOptions;
-use crate::record::{acceptance, Damage, Head, Parts, RecordRef};
+use crate::record::{acceptance, Damage, RecordRef};
 use crate::recover::{self, Recovered};
 use crate::recycle;
 use crate::types::{FrameNumber, HardState, Identity, Index, Location, Owner, Term};
@@ -135,7 +134,7 @@ impl Wal {
     fn is_written(&self, location: Location) -> Result<bool, WalError> {
         let state = self.core.state();
         state.check_alive()?;
-        Ok(state.written_up_to >= (location.file, location.position))
+        Ok(state.written_up_to > (location.file, location.position))
     }
 
     /// The body of a live entry, wherever relocation has moved it. `None` if it is not live.
@@ -262,11 +261,3 @@ impl Wal {
         self.core.tasks.close().await;
     }
 }
-
-/// Records of another log, restated here: used when the number of shards changes.
-impl Wal {
-    pub(crate) fn restate(&self, live: &recycle::Live, body: &[u8]) -> Result<Placed, WalError> {
-        self.core.put(&live.parts(&[body]), true)
-    }
-}
-

@@ -14,7 +14,7 @@ use crate::error::WalError;
 use crate::files::LogFile;
 use crate::gather::Frame;
 use crate::options::Flush;
-use crate::types::FrameNumber;
+use crate::types::{FileSequence, FrameNumber};
 
 pub(crate) async fn run(core: Rc<Core>) {
     loop {
@@ -77,7 +77,12 @@ fn next(core: &Core) -> Next {
 /// An error has already poisoned the log.
 async fn write(core: &Rc<Core>, frame: Frame) -> Result<(), WalError> {
     let file = prepared(core, &frame).await?;
-    let (number, records, position) = (frame.number, frame.records, frame.position);
+    let written = Written {
+        number: frame.number,
+        file: frame.file,
+        position: frame.position,
+        records: frame.records,
+    };
     let buf = {
         let mut state = core.state_mut();
         state.current = frame.file;
@@ -85,9 +90,9 @@ async fn write(core: &Rc<Core>, frame: Frame) -> Result<(), WalError> {
         let salt = state.gather.salt(file.header.salt);
         frame.seal(state.durable, state.oldest_declared, salt)
     };
-    match make_durable(core, &file, buf, position).await {
+    match make_durable(core, &file, buf, written.position).await {
         Ok(buf) => {
-            complete(core, number, records, buf);
+            complete(core, &written, buf);
             Ok(())
         }
         Err(error) => {
@@ -123,7 +128,16 @@ async fn prepared(core: &Rc<Core>, frame: &Frame) -> Result<LogFile, WalError> {
     Ok(file.expect("a file that is yet to be written is never recycled"))
 }
 
-fn complete(core: &Rc<Core>, number: FrameNumber, records: u32, buf: Buf) {
+/// What is remembered of a frame while its buffer is with the disk.
+struct Written {
+    number: FrameNumber,
+    file: FileSequence,
+    position: u64,
+    records: u32,
+}
+
+fn complete(core: &Rc<Core>, written: &Written, buf: Buf) {
+    let (number, records) = (written.number, written.records);
     let now = core.shard.now();
     let mut state = core.state_mut();
     assert_eq!(number, state.durable.next(), "frames become durable in order");
@@ -131,6 +145,7 @@ fn complete(core: &Rc<Core>, number: FrameNumber, records: u32, buf: Buf) {
     let took = now.saturating_since(since).min(Duration::from_secs(3600));
     let took_nanos = took.as_nanos() as u64;
     state.durable = number;
+    state.written_up_to = (written.file, written.position + buf.len() as u64);
     state.unconfirmed = records > 0;
     state.stats.frames += 1;
     state.stats.frame_bytes += buf.len() as u64;
