@@ -1,3 +1,4 @@
 //! The `shards` crate of Chronik; see ARCHITECTURE.md.
 
+pub mod config;
 pub mod meta;
