@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::error::located;
 use crate::shard::{Backend, Shard};
 use crate::{sim, uring};
 
@@ -45,10 +46,11 @@ enum ListenerInner {
 
 impl Listener {
     pub(crate) fn bind(shard: &Shard, options: ListenOptions) -> io::Result<Listener> {
-        let inner = match &shard.0.backend {
-            Backend::Uring(_) => ListenerInner::Uring(uring::net::Listener::bind(options)?),
-            Backend::Sim(host) => ListenerInner::Sim(sim::net::Listener::bind(host, options)?),
+        let bound = match &shard.0.backend {
+            Backend::Uring(_) => uring::net::Listener::bind(options).map(ListenerInner::Uring),
+            Backend::Sim(host) => sim::net::Listener::bind(host, options).map(ListenerInner::Sim),
         };
+        let inner = bound.map_err(|error| at("listen on", options.addr, error))?;
         Ok(Listener { inner })
     }
 
@@ -102,14 +104,15 @@ enum StreamInner {
 
 impl Stream {
     pub(crate) async fn connect(shard: &Shard, address: SocketAddr) -> io::Result<Stream> {
-        let inner = match &shard.0.backend {
-            Backend::Uring(_) => {
-                StreamInner::Uring(Rc::new(uring::net::Stream::connect(shard, address).await?))
-            }
-            Backend::Sim(host) => {
-                StreamInner::Sim(Rc::new(sim::net::Stream::connect(host, address).await?))
-            }
+        let connected = match &shard.0.backend {
+            Backend::Uring(_) => uring::net::Stream::connect(shard, address)
+                .await
+                .map(|stream| StreamInner::Uring(Rc::new(stream))),
+            Backend::Sim(host) => sim::net::Stream::connect(host, address)
+                .await
+                .map(|stream| StreamInner::Sim(Rc::new(stream))),
         };
+        let inner = connected.map_err(|error| at("connect to", address, error))?;
         Ok(Stream { inner })
     }
 
@@ -179,4 +182,9 @@ impl Stream {
             StreamInner::Sim(stream) => stream.closed().await,
         }
     }
+}
+
+/// Puts the operation and the address into an error's message.
+fn at(operation: &'static str, address: SocketAddr, error: io::Error) -> io::Error {
+    located(operation, address.to_string().as_ref(), error)
 }
