@@ -179,6 +179,12 @@ impl Wal {
         self.core.put(&recover::fence_parts(owner, damage.encode()), true)
     }
 
+    /// The longest body that a record can have: [`WalError::TooLarge`] beyond it.
+    pub fn body_max_bytes(&self) -> u64 {
+        let header_bytes = crate::format::RECORD_HEADER_BYTES + crate::format::RECORD_ALIGN_BYTES;
+        self.core.options.record_max_bytes() - header_bytes as u64
+    }
+
     /// Bytes gathered that no frame has taken yet.
     pub fn backlog_bytes(&self) -> u64 {
         self.core.state().gather.backlog_bytes()
