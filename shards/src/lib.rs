@@ -1,4 +1,5 @@
 //! The `shards` crate of Chronik; see ARCHITECTURE.md.
 
 pub mod config;
+pub mod log;
 pub mod meta;
