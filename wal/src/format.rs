@@ -497,3 +497,192 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     value.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(value)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn sample_header() -> FileHeader {
+        FileHeader {
+            identity: Identity { node: *b"0123456789abcdef", shard: rt::ShardId(3), generation: 2 },
+            sequence: FileSequence(7),
+            salt: 0x1122_3344_5566_7788,
+            file_bytes: 1 << 16,
+            base: Some(FrameNumber(41)),
+            damage_found: false,
+        }
+    }
+
+    /// A frame with the given bodies, as the gatherer lays it out.
+    pub(crate) fn frame(
+        file: &FileHeader,
+        position: u64,
+        number: u64,
+        bodies: &[&[u8]],
+    ) -> Vec<u8> {
+        let mut bytes = vec![0; FRAME_HEADER_BYTES];
+        let mut crc = 0;
+        for (nth, body) in bodies.iter().enumerate() {
+            let record = RecordHeader {
+                kind: RecordKind::Append,
+                relocated: false,
+                owner: Owner { group: GroupId(1), replica: ReplicaId(2) },
+                index: Index(10 + nth as u64),
+                term: Term(5),
+                body_length: body.len() as u32,
+                body_crc: crc32c::crc32c(body),
+            };
+            let start = bytes.len();
+            bytes.extend_from_slice(&record.encode());
+            crc = RecordHeader::checksum(&bytes[start..], crc);
+            bytes.extend_from_slice(body);
+            bytes.resize(start + record_bytes(body.len()), 0);
+        }
+        let frame_header = FrameHeader {
+            number: FrameNumber(number),
+            durable: FrameNumber(number - 1),
+            oldest_file: FileSequence(7),
+            file: file.sequence,
+            position,
+            length: bytes.len() as u32,
+            records: bodies.len() as u32,
+            stop: false,
+        };
+        frame_header.encode_into(&mut bytes, crc, file.salt);
+        bytes.resize(blocks(bytes.len() as u64) as usize, 0);
+        bytes
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The bytes of version 1, written down once from FORMAT.md: they may never change.
+    #[test]
+    fn golden_bytes() {
+        let block = sample_header().encode();
+        assert_eq!(block.len() as u64, BLOCK_BYTES);
+        assert_eq!(
+            hex(&block[..80]),
+            "4348524f4e57414c01000000fc16a46b30313233343536373839616263646566\
+             0300010002000000070000000000000088776655443322110000010000000000\
+             29000000000000000000000000000000"
+        );
+        let bytes = frame(&sample_header(), 4096, 42, &[b"hello"]);
+        assert_eq!(
+            hex(&bytes[..120]),
+            "4346524d128dee922a0000000000000029000000000000000700000000000000\
+             0700000000000000001000000000000078000000010000000000000000000000\
+             0500000001000000010000000000000002000000000000000a00000000000000\
+             05000000000000004cbb719a0000000068656c6c6f000000"
+        );
+    }
+
+    #[test]
+    fn headers_come_back() {
+        for base in [None, Some(FrameNumber(0)), Some(FrameNumber(9))] {
+            for damage_found in [false, true] {
+                let header = FileHeader { base, damage_found, ..sample_header() };
+                assert_eq!(FileHeader::decode(&header.encode()), Ok(header));
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_a_header_is_seen() {
+        let block = sample_header().encode();
+        for bit in 0..FILE_HEADER_BYTES * 8 {
+            let mut broken = block.clone();
+            broken[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(FileHeader::decode(&broken), Err(HeaderError::Unreadable), "bit {bit}");
+        }
+        assert_eq!(FileHeader::decode(&block[..100]), Err(HeaderError::Unreadable));
+    }
+
+    #[test]
+    fn a_newer_format_is_named() {
+        let mut block = sample_header().encode();
+        put_u32(&mut block, 8, 2);
+        let crc = file_header_crc(&block);
+        put_u32(&mut block, 12, crc);
+        assert_eq!(FileHeader::decode(&block), Err(HeaderError::NewerFormat(2)));
+    }
+
+    #[test]
+    fn a_flipped_bit_in_a_frame_is_seen() {
+        let file = sample_header();
+        let bytes = frame(&file, 8192, 42, &[b"hello", b"", &[7; 100]]);
+        let check = check_frame(&file, 8192, &bytes, Laxness::default());
+        let FrameCheck::Valid(header) = check else { panic!("{check:?}") };
+        for bit in 0..header.length as usize * 8 {
+            let mut broken = bytes.clone();
+            broken[bit / 8] ^= 1 << (bit % 8);
+            let check = check_frame(&file, 8192, &broken, Laxness::default());
+            // Padding between records and reserved bytes of the header carry nothing; reserved
+            // bytes of a record header are under the checksum all the same.
+            let padding = !covered(&bytes, bit / 8);
+            assert_eq!(matches!(check, FrameCheck::Valid(_)), padding, "bit {bit}: {check:?}");
+        }
+    }
+
+    fn covered(frame: &[u8], byte: usize) -> bool {
+        let header = FrameHeader::peek(frame).expect("a frame");
+        let mut records = Records::new(&frame[..header.length as usize]);
+        let in_record = records
+            .any(|record| (record.start..record.body_start() + record.body.len()).contains(&byte));
+        byte < FRAME_HEADER_BYTES || in_record
+    }
+
+    #[test]
+    fn another_place_salt_or_file_is_not_this_frame() {
+        let file = sample_header();
+        let bytes = frame(&file, 4096, 42, &[b"hello"]);
+        let check =
+            |file: &FileHeader, position| check_frame(file, position, &bytes, Laxness::default());
+        assert!(matches!(check(&file, 4096), FrameCheck::Valid(_)));
+        assert_eq!(check(&file, 8192), FrameCheck::Bad(BadFrame::Stale));
+        let resalted = FileHeader { salt: file.salt + 1, ..file };
+        assert_eq!(check(&resalted, 4096), FrameCheck::Bad(BadFrame::Checksum));
+        let recycled = FileHeader { sequence: FileSequence(8), ..file };
+        assert_eq!(check(&recycled, 4096), FrameCheck::Bad(BadFrame::Stale));
+        let small = FileHeader { file_bytes: 4096 + 100, ..file };
+        assert_eq!(check(&small, 4096), FrameCheck::Bad(BadFrame::Shape));
+    }
+
+    #[test]
+    fn a_short_read_asks_for_more_and_never_panics() {
+        let file = sample_header();
+        let bytes = frame(&file, 4096, 42, &[&[1; 9000], b"x"]);
+        for length in 0..bytes.len() {
+            let check = check_frame(&file, 4096, &bytes[..length], Laxness::default());
+            let whole = 64 + 48 + 9000 + 48 + 8;
+            match check {
+                FrameCheck::Short(need) if length < 4096 => assert_eq!(need, 4096),
+                FrameCheck::Short(need) => assert_eq!(need, whole),
+                FrameCheck::Valid(_) => assert!(length as u64 >= whole),
+                FrameCheck::Bad(bad) => panic!("{bad}"),
+            }
+        }
+    }
+
+    #[test]
+    fn random_bytes_are_no_frame() {
+        proptest::proptest!(|(seed in proptest::collection::vec(0u8.., 4096..4097))| {
+            let mut bytes = seed;
+            bytes[0..4].copy_from_slice(FRAME_MAGIC);
+            put_u64(&mut bytes, 32, 7);
+            put_u64(&mut bytes, 40, 4096);
+            put_u32(&mut bytes, 48, 4000);
+            let check = check_frame(&sample_header(), 4096, &bytes, Laxness::default());
+            assert!(matches!(check, FrameCheck::Bad(_)));
+        });
+    }
+
+    #[test]
+    fn pointers_come_back() {
+        let pointer = Pointer { segment: 1, position: 2, length: 3, crc: 4 };
+        assert_eq!(Pointer::decode(&pointer.encode()), Some(pointer));
+        assert_eq!(Pointer::decode(&pointer.encode()[..23]), None);
+        assert_eq!(hex(&pointer.encode()), "010000000000000002000000000000000300000004000000");
+    }
+}

@@ -374,3 +374,7 @@ impl Scan {
         window.bytes.slice(from..from + length as usize)
     }
 }
+
+#[cfg(test)]
+#[path = "scan_tests.rs"]
+mod tests;
