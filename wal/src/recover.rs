@@ -122,6 +122,9 @@ async fn tidy(dir: &Dir, found: &mut Found, options: &WalOptions) -> Result<(), 
     for name in found.unfinished.drain(..).chain(unfit.into_iter().map(|(name, _)| name)) {
         dir.unlink(&name).await?;
     }
+    // A killed process may have taken a name from a file without making that durable: before
+    // such a spare gets a new header, the old name must be gone for good.
+    dir.sync().await?;
     Ok(())
 }
 
