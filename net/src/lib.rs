@@ -13,6 +13,7 @@ pub mod header;
 pub mod reader;
 pub mod records;
 pub mod registry;
+pub mod schema;
 pub mod service;
 
 pub use error::ErrorCode;
