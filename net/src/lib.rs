@@ -7,18 +7,29 @@
 
 pub mod batch;
 pub mod builder;
+pub mod client;
 pub mod compress;
+pub mod connection;
 pub mod error;
+mod frames;
 pub mod header;
+pub mod http;
+pub mod limits;
+mod pipeline;
 pub mod reader;
 pub mod records;
 pub mod registry;
 pub mod schema;
 pub mod service;
+pub mod software;
+pub mod stats;
 
+pub use connection::serve_connection;
 pub use error::ErrorCode;
 pub use kafka_protocol::messages::{ApiKey, RequestKind, ResponseKind};
 pub use kafka_protocol::protocol::StrBytes;
+pub use limits::{Limits, Network};
 pub use service::{
     Answer, ConnectionContext, HttpAnswer, HttpRequest, LocalFuture, Request, Service, Software,
 };
+pub use stats::Stats;
