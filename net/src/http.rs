@@ -4,12 +4,13 @@
 //! which each request must be complete. Requests are handed to the [`Service`] whole. Not for
 //! speed: everything is copied once. Runs in the task of its connection.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, Limited};
@@ -24,6 +25,8 @@ use crate::stats::add;
 /// Largest request head.
 const HEAD_MAX_BYTES: usize = 64 * 1024;
 const READ_BYTES: usize = 8 * 1024;
+/// How long a refused client may take to read the answer and close.
+const REFUSAL_LINGER: Duration = Duration::from_millis(500);
 
 /// Serves HTTP/1.1 until the client closes or is idle for too long. `first` is what was already
 /// read from the stream.
@@ -34,8 +37,14 @@ pub async fn serve(
     network: &Network,
     service: Rc<dyn Service>,
 ) {
-    let activity = Rc::new(Activity { completed: Cell::new(0), running: Cell::new(0) });
-    let io = Adapter { stream: stream.clone(), unread: first, reading: None, writing: None };
+    let activity = Rc::new(Activity::default());
+    let writing = Rc::new(RefCell::new(None));
+    let io = Adapter {
+        stream: stream.clone(),
+        unread: first,
+        reading: None,
+        writing: Rc::clone(&writing),
+    };
     let peer = stream.peer_addr();
     let answering = service_fn(|request| {
         let (service, network) = (Rc::clone(&service), network.clone());
@@ -48,17 +57,37 @@ pub async fn serve(
     let connection = hyper::server::conn::http1::Builder::new()
         .max_buf_size(HEAD_MAX_BYTES)
         .serve_connection(io, answering);
-    match rt::either(connection, watch(shard, network, &activity)).await {
+    let in_time = rt::either(connection, watch(shard, network, &activity)).await;
+    match &in_time {
         rt::Either::Left(Err(error)) => tracing::debug!(%peer, "HTTP connection ended: {error}"),
         rt::Either::Left(Ok(())) => {}
         rt::Either::Right(()) => tracing::debug!(%peer, "HTTP connection idle for too long"),
     }
+    if activity.refused.get() || matches!(in_time, rt::Either::Left(Err(_))) {
+        let writing = writing.borrow_mut().take();
+        let _ = shard.timeout(REFUSAL_LINGER, deliver_refusal(stream, writing)).await;
+    }
+}
+
+/// Ends a write under way, then reads on until the client closes: closing with bytes unread would
+/// reset the connection, and the client might never see why it was refused.
+async fn deliver_refusal(stream: &rt::Stream, writing: Option<LocalFuture<io::Result<()>>>) {
+    if let Some(writing) = writing {
+        let _ = writing.await;
+    }
+    let mut ignored = BytesMut::new();
+    while stream.read_into(&mut ignored).await.is_ok_and(|bytes| bytes > 0) {
+        ignored.clear();
+    }
 }
 
 /// What the watch over a connection's time looks at.
+#[derive(Default)]
 struct Activity {
     completed: Cell<u64>,
     running: Cell<u64>,
+    /// A request was answered before all of it was read.
+    refused: Cell<bool>,
 }
 
 /// Ends when no request was completed, and none is being answered, for the idle time.
@@ -84,6 +113,7 @@ async fn answer(
     let body = match Limited::new(body, network.limits.http_body_max_bytes).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            activity.refused.set(true);
             return HttpAnswer::text(413, "the body is too large\n");
         }
         Err(_) => return HttpAnswer::text(400, "the body could not be read\n"),
@@ -118,7 +148,8 @@ struct Adapter {
     /// Read from the stream and not yet by hyper.
     unread: Bytes,
     reading: Option<LocalFuture<io::Result<Bytes>>>,
-    writing: Option<LocalFuture<io::Result<()>>>,
+    /// Outlives hyper, which may end with an answer half written.
+    writing: Rc<RefCell<Option<LocalFuture<io::Result<()>>>>>,
 }
 
 impl hyper::rt::Read for Adapter {
@@ -149,38 +180,42 @@ impl hyper::rt::Read for Adapter {
 }
 
 impl Adapter {
-    fn poll_written(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(writing) = &mut self.writing else { return Poll::Ready(Ok(())) };
-        let written = std::task::ready!(writing.as_mut().poll(context));
-        self.writing = None;
-        Poll::Ready(written)
+    fn poll_written(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(mut writing) = self.writing.borrow_mut().take() else {
+            return Poll::Ready(Ok(()));
+        };
+        let written = writing.as_mut().poll(context);
+        if written.is_pending() {
+            self.writing.replace(Some(writing));
+        }
+        written
     }
 }
 
 impl hyper::rt::Write for Adapter {
     /// Takes all bytes once the write before is done; the new one ends in a later poll or flush.
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         std::task::ready!(self.poll_written(context))?;
         let stream = self.stream.clone();
         let mut parts = vec![Bytes::copy_from_slice(bytes)];
-        self.writing = Some(Box::pin(async move { stream.write_all(&mut parts).await }));
+        let writing: LocalFuture<_> = Box::pin(async move { stream.write_all(&mut parts).await });
+        self.writing.replace(Some(writing));
         match self.poll_written(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(bytes.len())),
         }
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_written(context)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        std::task::ready!(self.poll_written(context))?;
-        self.stream.shutdown();
-        Poll::Ready(Ok(()))
+    /// The connection shuts the stream down, once hyper is done with it.
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_written(context)
     }
 }
