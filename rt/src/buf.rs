@@ -22,33 +22,46 @@ use crate::task::{is_current, Remote};
 /// Alignment of memory, positions and lengths in direct I/O.
 pub const BLOCK_BYTES: usize = 4096;
 
-/// A growable-in-place buffer of fixed capacity, aligned to 4096 bytes. `!Send`.
-///
-/// `len <= capacity`, and capacity is a multiple of 4096. Bytes below the capacity are always
-/// initialised.
+/// A buffer of fixed capacity, aligned to 4096 bytes. `!Send`.
 pub struct Buf {
     storage: Storage,
     len: usize,
+    /// `len <= initialised <= capacity`; bytes between were written before a `set_len`.
+    initialised: usize,
     home: Arc<Home>,
 }
 
-pub(crate) enum Storage {
-    /// From the pool of a glommio executor; freed on its thread only.
-    Dma(Rc<DmaBuffer>),
+enum Storage {
+    /// From the pool of a glommio executor; freed on its thread only. `data` and `capacity` are
+    /// those of the whole allocation, while glommio's own length shrinks to what was written.
+    Dma {
+        buffer: Rc<DmaBuffer>,
+        data: NonNull<u8>,
+        capacity: usize,
+    },
     Heap(Aligned),
 }
 
 impl Storage {
-    fn as_ptr(&self) -> *const u8 {
+    fn dma(capacity: usize) -> Storage {
+        let mut buffer = glommio::allocate_dma_buffer(capacity);
+        let data = match NonNull::new(buffer.as_mut_ptr()) {
+            Some(data) if buffer.len() >= capacity => data,
+            _ => unreachable!("glommio gives what is asked for or aborts"),
+        };
+        Storage::Dma { buffer: Rc::new(buffer), data, capacity }
+    }
+
+    fn data(&self) -> NonNull<u8> {
         match self {
-            Storage::Dma(buffer) => buffer.as_ptr(),
-            Storage::Heap(memory) => memory.data.as_ptr(),
+            Storage::Dma { data, .. } => *data,
+            Storage::Heap(memory) => memory.data,
         }
     }
 
     fn capacity(&self) -> usize {
         match self {
-            Storage::Dma(buffer) => buffer.len(),
+            Storage::Dma { capacity, .. } => *capacity,
             Storage::Heap(memory) => memory.layout.size(),
         }
     }
@@ -58,14 +71,10 @@ impl Buf {
     pub(crate) fn allocate(shard: &Shard, capacity: usize) -> Buf {
         let capacity = capacity.max(1).next_multiple_of(BLOCK_BYTES);
         let (storage, home) = match &shard.0.backend {
-            Backend::Uring(host) => {
-                let mut buffer = glommio::allocate_dma_buffer(capacity);
-                buffer.as_bytes_mut().fill(0);
-                (Storage::Dma(Rc::new(buffer)), host.home())
-            }
+            Backend::Uring(host) => (Storage::dma(capacity), host.home()),
             Backend::Sim(host) => (Storage::Heap(Aligned::zeroed(capacity)), host.home()),
         };
-        Buf { storage, len: 0, home: Arc::clone(home) }
+        Buf { storage, len: 0, initialised: 0, home: Arc::clone(home) }
     }
 
     pub fn len(&self) -> usize {
@@ -80,22 +89,35 @@ impl Buf {
         self.storage.capacity()
     }
 
-    /// Sets the length; bytes that become visible keep whatever was written there before (zero
-    /// in a fresh buffer).
+    /// Sets the length; bytes that become visible keep whatever was written there before, and are
+    /// zero if nothing was.
     ///
     /// # Panics
     /// Beyond the capacity.
     pub fn set_len(&mut self, len: usize) {
         assert!(len <= self.capacity(), "length beyond the capacity");
+        if len > self.initialised {
+            let start = self.initialised;
+            // SAFETY: start < len <= capacity, within our own allocation.
+            unsafe { self.storage.data().as_ptr().add(start).write_bytes(0, len - start) };
+            self.initialised = len;
+        }
         self.len = len;
     }
 
     /// # Panics
     /// Beyond the capacity: a `Buf` never reallocates.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
-        let start = self.len;
-        self.set_len(start + bytes.len());
-        self[start..].copy_from_slice(bytes);
+        let end = self.len + bytes.len();
+        assert!(end <= self.capacity(), "length beyond the capacity");
+        // SAFETY: the range lies within our own allocation, which `bytes` cannot overlap since
+        // it is borrowed mutably.
+        unsafe {
+            let target = self.storage.data().as_ptr().add(self.len);
+            target.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+        self.len = end;
+        self.initialised = self.initialised.max(end);
     }
 
     /// Sets the length; bytes that become visible are zero.
@@ -103,11 +125,9 @@ impl Buf {
     /// # Panics
     /// Beyond the capacity.
     pub fn resize_zeroed(&mut self, len: usize) {
-        let start = self.len;
+        // What lies beyond the length counts as never written.
+        self.initialised = self.len;
         self.set_len(len);
-        if len > start {
-            self[start..].fill(0);
-        }
     }
 
     /// The content as `Bytes`, without a copy. They may be dropped on any shard or thread.
@@ -116,18 +136,46 @@ impl Buf {
             return Bytes::new();
         }
         Bytes::from_owner(Frozen {
-            data: self.storage.as_ptr(),
+            data: self.storage.data().as_ptr(),
             len: self.len,
             home: self.home,
             storage: ManuallyDrop::new(Held::Buf(self.storage)),
         })
     }
 
-    /// The memory as glommio's type, if it is: for a write that shares it meanwhile.
-    pub(crate) fn dma(&self) -> Option<Rc<DmaBuffer>> {
-        match &self.storage {
-            Storage::Dma(buffer) => Some(Rc::clone(buffer)),
-            Storage::Heap(_) => None,
+    /// The content in glommio's type, for a direct write that holds the buffer meanwhile. The
+    /// caller must keep the buffer to itself until the write is answered.
+    pub(crate) fn share(&mut self) -> Rc<DmaBuffer> {
+        let wanted = self.len;
+        let fits = match &mut self.storage {
+            Storage::Dma { buffer, .. } if buffer.len() >= wanted => match Rc::get_mut(buffer) {
+                Some(buffer) => {
+                    buffer.trim_to_size(wanted);
+                    true
+                }
+                None => false,
+            },
+            _ => false,
+        };
+        if !fits {
+            // glommio's length cannot grow back after a shorter write: move to new memory.
+            let moved = Storage::dma(self.capacity());
+            // SAFETY: both allocations have at least `len` bytes, and ours are initialised.
+            unsafe {
+                let source = self.storage.data().as_ptr();
+                moved.data().as_ptr().copy_from_nonoverlapping(source, wanted);
+            }
+            self.initialised = wanted;
+            self.storage = moved;
+        }
+        match &mut self.storage {
+            Storage::Dma { buffer, .. } => {
+                if let Some(unique) = Rc::get_mut(buffer) {
+                    unique.trim_to_size(wanted);
+                }
+                Rc::clone(buffer)
+            }
+            Storage::Heap(_) => unreachable!("moved to glommio's memory above"),
         }
     }
 }
@@ -136,22 +184,15 @@ impl Deref for Buf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `len <= capacity`, all of the capacity is initialised and owned by us.
-        unsafe { std::slice::from_raw_parts(self.storage.as_ptr(), self.len) }
+        // SAFETY: `len <= initialised`, and the memory is owned by us.
+        unsafe { std::slice::from_raw_parts(self.storage.data().as_ptr(), self.len) }
     }
 }
 
 impl DerefMut for Buf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let data = match &mut self.storage {
-            Storage::Dma(buffer) => match Rc::get_mut(buffer) {
-                Some(buffer) => buffer.as_mut_ptr(),
-                None => unreachable!("a buffer in flight is owned by its write"),
-            },
-            Storage::Heap(memory) => memory.data.as_ptr(),
-        };
-        // SAFETY: as in `deref`; the storage is not shared, as checked above.
-        unsafe { std::slice::from_raw_parts_mut(data, self.len) }
+        // SAFETY: as in `deref`; a buffer that a write shares is kept by that write.
+        unsafe { std::slice::from_raw_parts_mut(self.storage.data().as_ptr(), self.len) }
     }
 }
 
@@ -183,6 +224,15 @@ pub(crate) fn freeze_read(
 enum Held {
     Buf(Storage),
     Read(glommio::io::ReadResult),
+}
+
+impl Held {
+    fn free(self) {
+        match self {
+            Held::Buf(storage) => drop(storage),
+            Held::Read(result) => drop(result),
+        }
+    }
 }
 
 /// Immutable bytes whose memory goes home when they are dropped.
@@ -243,10 +293,10 @@ impl Home {
     fn take_back(&self, held: Held) {
         if let Held::Buf(Storage::Heap(_)) = &held {
             // Plain memory may be freed anywhere.
-            return drop(held);
+            return held.free();
         }
         if is_current(&self.remote) {
-            return drop(held);
+            return held.free();
         }
         let mut queue = self.queue();
         match queue.as_mut() {
@@ -275,13 +325,19 @@ impl Home {
             }
             None => return,
         };
-        drop(list);
+        free(list);
     }
 
     /// Nothing can come home any more. On the owning shard, as its last act.
     pub(crate) fn close(&self) {
         let list = self.queue().take();
-        drop(list);
+        free(list.unwrap_or_default());
+    }
+}
+
+fn free(list: Vec<Returned>) {
+    for Returned(held) in list {
+        held.free();
     }
 }
 

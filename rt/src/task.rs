@@ -224,10 +224,6 @@ impl Queue {
         self.runnable.borrow().is_empty() && !self.remote.has_mail()
     }
 
-    pub(crate) fn has_runnable(&self) -> bool {
-        !self.runnable.borrow().is_empty()
-    }
-
     /// Moves the inbox into the queue and lets the rings' receivers look, if mail came.
     pub(crate) fn take_mail(&self) {
         if !self.remote.has_mail() {
