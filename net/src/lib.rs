@@ -23,6 +23,7 @@ pub mod schema;
 pub mod service;
 pub mod software;
 pub mod stats;
+pub mod wire;
 
 pub use connection::serve_connection;
 pub use error::ErrorCode;
