@@ -1,16 +1,12 @@
 //! Identifiers of the metadata layer. Plain values, any shard.
+//!
+//! `GroupId` and `ReplicaId` belong to the `wal` crate, whose records carry them.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-/// A Raft group: one partition, or `__meta`. Never given twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GroupId(pub u64);
-
-/// One placement of a group on a node, the Raft peer id. Never given twice; 0 is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ReplicaId(pub u64);
+pub use wal::{GroupId, ReplicaId};
 
 /// A Kafka broker id. `0` is legal, negative values are not ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -31,7 +31,7 @@ const MAGIC: &[u8; 8] = b"CHRMETA\n";
 
 impl State {
     /// Encodes the whole state; equal states give equal bytes.
-    pub fn encode(&self) -> Bytes {
+    pub fn snapshot(&self) -> Bytes {
         let mut body = Writer::default();
         self.encode_body(&mut body);
         let body = body.finish();
@@ -45,7 +45,7 @@ impl State {
     }
 
     /// Restores a state; refuses damage, other formats and newer versions, each by name.
-    pub fn decode(bytes: &[u8]) -> Result<State, DecodeError> {
+    pub fn restore(bytes: &[u8]) -> Result<State, DecodeError> {
         let mut r = Reader::new(bytes);
         if r.take(MAGIC.len())? != MAGIC {
             return Err(DecodeError::Magic("metadata snapshot"));

@@ -219,7 +219,7 @@ fn producer_ids_come_in_blocks() {
         let block = state.apply(allocate.clone(), 0).unwrap();
         assert_eq!(block, Outcome::ProducerIds { first, count: 1000 });
     }
-    let restored = State::decode(&state.encode()).unwrap();
+    let restored = State::restore(&state.snapshot()).unwrap();
     assert_eq!(restored.next_producer_id, 3000);
     state.next_producer_id = i64::MAX - 999;
     assert_eq!(state.apply(allocate, 0), Err(MetaError::ProducerIdsExhausted));
@@ -268,7 +268,7 @@ fn commands_have_fixed_bytes() {
 fn a_snapshot_has_fixed_bytes() {
     let mut state = with_broker();
     one(&mut state, create(5, "t", 1)).unwrap();
-    let bytes = state.encode();
+    let bytes = state.snapshot();
     assert_eq!(bytes.len(), 216);
     assert_eq!(&bytes[..20], b"CHRMETA\n\x01\0\0\0\xc0\0\0\0\0\0\0\0");
     // Computed from the format's description by another program; it stands for all bytes before it.
@@ -279,20 +279,20 @@ fn a_snapshot_has_fixed_bytes() {
 fn damaged_and_newer_bytes_are_refused_by_name() {
     let mut state = with_broker();
     one(&mut state, create(5, "t", 1)).unwrap();
-    let bytes = state.encode();
+    let bytes = state.snapshot();
     for cut in 0..bytes.len() {
-        assert!(State::decode(&bytes[..cut]).is_err());
+        assert!(State::restore(&bytes[..cut]).is_err());
     }
     for position in 0..bytes.len() {
         let mut damaged = bytes.to_vec();
         damaged[position] ^= 4;
-        assert!(State::decode(&damaged).is_err(), "a flipped bit at {position} went unnoticed");
+        assert!(State::restore(&damaged).is_err(), "a flipped bit at {position} went unnoticed");
     }
     let mut newer = bytes[..bytes.len() - 4].to_vec();
     newer[8] = 2;
     let checksum = crc32c::crc32c(&newer);
     newer.extend(checksum.to_le_bytes());
-    let error = State::decode(&newer).unwrap_err();
+    let error = State::restore(&newer).unwrap_err();
     assert_eq!(
         error.to_string(),
         "this metadata snapshot has version 2; this release reads up to 1: it was written by a \
@@ -366,7 +366,7 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = Command::decode(&bytes);
-        let _ = State::decode(&bytes);
+        let _ = State::restore(&bytes);
     }
 
     /// A node that restarts from a snapshot goes on exactly as one that never stopped.
@@ -382,12 +382,12 @@ proptest! {
             let _ = state.apply(command, now_ms);
             prop_assert_eq!(state.image().version() == version, *old == *state.image());
         }
-        let mut restored = State::decode(&state.encode()).unwrap();
+        let mut restored = State::restore(&state.snapshot()).unwrap();
         prop_assert_eq!(&restored, &state);
         for (now_ms, command) in (100..).zip(after) {
             prop_assert_eq!(restored.apply(command.clone(), now_ms), state.apply(command, now_ms));
         }
-        prop_assert_eq!(restored.encode(), state.encode());
+        prop_assert_eq!(restored.snapshot(), state.snapshot());
         prop_assert_eq!(restored, state);
     }
 }
