@@ -1,5 +1,6 @@
 //! The `shards` crate of Chronik; see ARCHITECTURE.md.
 
+pub mod api;
 pub mod config;
 pub mod log;
 pub mod meta;

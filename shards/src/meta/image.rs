@@ -87,6 +87,9 @@ pub(super) struct Topics {
     pub by_id: BTreeMap<TopicId, Arc<Topic>>,
     /// Partitions that were created together have consecutive groups: one range each, by its first.
     pub groups: BTreeMap<GroupId, GroupRange>,
+    /// Names that hold a `.` or `_`, with every `.` as `_`: such names stand in metrics, so no two
+    /// topics may share one.
+    pub metric_names: BTreeMap<String, TopicId>,
 }
 
 /// Groups `first .. first + count` are partitions `first_partition ..` of `topic`.
@@ -168,6 +171,12 @@ impl Image {
         self.topics.by_id.get(&id)
     }
 
+    /// The topic whose name differs from `name` in `.` and `_` only, if there is one.
+    pub fn colliding_topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        let id = self.topics.metric_names.get(&metric_name(name)?)?;
+        self.topic_by_id(*id).filter(|topic| &*topic.name != name)
+    }
+
     /// The partition of a group; none once its topic is deleted.
     pub fn partition_by_group(&self, group: GroupId) -> Option<AddressedPartition<'_>> {
         let (first, range) = self.topics.groups.range(..=group).next_back()?;
@@ -199,9 +208,29 @@ impl Image {
 }
 
 impl Topics {
-    /// Enters the ranges of a topic's groups: a new one starts wherever a group does not follow the
-    /// one before, so equal topics give equal ranges whatever their history.
-    pub fn add_groups(&mut self, topic: &Topic) {
+    /// Enters a new topic, or a changed one in the place of the old.
+    pub fn insert(&mut self, topic: Arc<Topic>) {
+        self.forget_groups(&topic);
+        self.add_groups(&topic);
+        if let Some(name) = metric_name(&topic.name) {
+            self.metric_names.insert(name, topic.id);
+        }
+        self.by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));
+        self.by_id.insert(topic.id, topic);
+    }
+
+    pub fn remove(&mut self, topic: &Topic) {
+        self.forget_groups(topic);
+        if let Some(name) = metric_name(&topic.name) {
+            self.metric_names.remove(&name);
+        }
+        self.by_name.remove(&topic.name);
+        self.by_id.remove(&topic.id);
+    }
+
+    /// A new range starts wherever a group does not follow the one before, so equal topics give
+    /// equal ranges whatever their history.
+    fn add_groups(&mut self, topic: &Topic) {
         let mut open: Option<(GroupId, GroupRange)> = None;
         for (number, partition) in (0..).zip(&topic.partitions) {
             match &mut open {
@@ -217,12 +246,17 @@ impl Topics {
         self.groups.extend(open);
     }
 
-    /// Removes them. Groups are never shared, so a range that starts at one of this topic's is its own.
-    pub fn forget_groups(&mut self, topic: &Topic) {
+    /// Groups are never shared, so a range that starts at one of this topic's is its own.
+    fn forget_groups(&mut self, topic: &Topic) {
         for partition in &topic.partitions {
             self.groups.remove(&partition.group);
         }
     }
+}
+
+/// The name as metrics show it, if another name could look the same there.
+fn metric_name(name: &str) -> Option<String> {
+    name.contains(['.', '_']).then(|| name.replace('.', "_"))
 }
 
 impl Topic {

@@ -21,7 +21,6 @@ pub use command::{
     NewTopic, Outcome, COMMAND_VERSION,
 };
 pub use error::MetaError;
-pub(crate) use ids::base64url;
 pub use ids::{GroupId, NodeId, ReplicaId, TopicId};
 pub use image::{
     AddressedPartition, Broker, Configs, Image, Partition, Replica, Topic, FEATURE_LEVEL,

@@ -13,7 +13,6 @@
 //! The frame around the body (magic, version, length, checksum) stays as it is in later versions, so
 //! that an older release can say what it met. The checksum is verified before the version is judged.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,7 +21,7 @@ use super::codec::{DecodeError, Reader, Writer};
 use super::command::{read_endpoint, read_resource, write_endpoint, write_resource};
 use super::ids::{GroupId, NodeId, ReplicaId, TopicId};
 use super::image::{Broker, Configs, Image, Partition, Replica, Topic, Topics};
-use super::state::{metric_name, State};
+use super::state::State;
 
 /// The version this build writes and the newest it reads.
 pub const SNAPSHOT_VERSION: u32 = 1;
@@ -130,22 +129,18 @@ fn decode_body(r: &mut Reader<'_>) -> Result<State, DecodeError> {
     image.brokers = Arc::new(brokers.into_iter().map(|b| (b.id, Arc::new(b))).collect());
 
     let mut topics = Topics::default();
-    let mut metric_names = BTreeMap::new();
     for topic in r.list(read_topic)? {
         check_topic(&topic, next_group, next_replica)?;
-        topics.add_groups(&topic);
-        metric_names.insert(metric_name(&topic.name), topic.id);
-        let topic = Arc::new(topic);
-        let twice = topics.by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic)).is_some();
-        if topics.by_id.insert(topic.id, topic).is_some() || twice {
+        if topics.by_id.contains_key(&topic.id) || topics.by_name.contains_key(&topic.name) {
             return Err(DecodeError::Contradiction("a topic stands twice in the snapshot"));
         }
+        topics.insert(Arc::new(topic));
     }
     image.topics = Arc::new(topics);
 
     let configs = r.list(|r| Ok((read_resource(r)?, Arc::new(read_configs(r)?))))?;
     image.configs = Arc::new(configs.into_iter().collect());
-    Ok(State { image: Arc::new(image), next_group, next_replica, next_producer_id, metric_names })
+    Ok(State { image: Arc::new(image), next_group, next_replica, next_producer_id })
 }
 
 fn read_broker(r: &mut Reader<'_>) -> Result<Broker, DecodeError> {

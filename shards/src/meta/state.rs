@@ -4,7 +4,7 @@
 //! checks what must hold whoever proposed a command (uniqueness, existence, consistency); what a
 //! client may ask for, and in which words it is refused, is the handlers' business.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -36,8 +36,6 @@ pub struct State {
     pub(super) next_group: GroupId,
     pub(super) next_replica: ReplicaId,
     pub(super) next_producer_id: i64,
-    /// Names with `.` written as `_`: such names stand in metrics, so no two topics may share one.
-    pub(super) metric_names: BTreeMap<String, TopicId>,
 }
 
 impl Default for State {
@@ -54,7 +52,6 @@ impl State {
             next_group: FIRST_GROUP,
             next_replica: FIRST_REPLICA,
             next_producer_id: 0,
-            metric_names: BTreeMap::new(),
         }
     }
 
@@ -164,7 +161,6 @@ impl State {
         self.check_assignments(&new.name, &new.partitions)?;
 
         let partitions = self.place(&new.partitions);
-        self.metric_names.insert(metric_name(&new.name), new.id);
         let image = self.change();
         let topic = Arc::new(Topic {
             id: new.id,
@@ -174,7 +170,7 @@ impl State {
             configs: Arc::new(new.configs.into_iter().collect()),
             configs_version: image.version,
         });
-        insert_topic(image, topic);
+        Arc::make_mut(&mut image.topics).insert(topic);
         Ok(())
     }
 
@@ -182,18 +178,13 @@ impl State {
         if self.image.topic(name).is_some() {
             return Err(MetaError::TopicExists { name: name.to_owned() });
         }
-        if let Some(existing) = self.collision(name) {
+        if let Some(existing) = self.image.colliding_topic(name) {
             return Err(MetaError::TopicCollides {
                 name: name.to_owned(),
                 existing: existing.name.to_string(),
             });
         }
         Ok(())
-    }
-
-    fn collision(&self, name: &str) -> Option<&Arc<Topic>> {
-        let id = self.metric_names.get(&metric_name(name))?;
-        self.image.topic_by_id(*id)
     }
 
     fn check_assignments(&self, name: &str, assignments: &[Assignment]) -> Result<(), MetaError> {
@@ -227,11 +218,7 @@ impl State {
 
     fn delete_topic(&mut self, id: TopicId) -> Result<(), MetaError> {
         let topic = self.image.topic_by_id(id).ok_or(MetaError::UnknownTopic(id))?.clone();
-        self.metric_names.remove(&metric_name(&topic.name));
-        let topics = Arc::make_mut(&mut self.change().topics);
-        topics.by_name.remove(&topic.name);
-        topics.by_id.remove(&id);
-        topics.forget_groups(&topic);
+        Arc::make_mut(&mut self.change().topics).remove(&topic);
         Ok(())
     }
 
@@ -249,7 +236,7 @@ impl State {
         let added = self.place(&more.added);
         let mut topic = Topic::clone(&topic);
         topic.partitions.extend(added);
-        insert_topic(self.change(), Arc::new(topic));
+        Arc::make_mut(&mut self.change().topics).insert(Arc::new(topic));
         Ok(())
     }
 
@@ -279,7 +266,7 @@ impl State {
                 let mut topic = Topic::clone(topic);
                 topic.configs = Arc::new(new);
                 topic.configs_version = version;
-                insert_topic(image, Arc::new(topic));
+                Arc::make_mut(&mut image.topics).insert(Arc::new(topic));
             }
             return;
         }
@@ -308,18 +295,4 @@ impl State {
 
 fn each<T>(items: Vec<T>, apply: impl FnMut(T) -> Result<(), MetaError>) -> Outcome {
     Outcome::Each(items.into_iter().map(apply).collect())
-}
-
-/// Puts a new or changed topic under its keys.
-fn insert_topic(image: &mut Image, topic: Arc<Topic>) {
-    let topics = Arc::make_mut(&mut image.topics);
-    topics.forget_groups(&topic);
-    topics.add_groups(&topic);
-    topics.by_name.insert(Arc::clone(&topic.name), Arc::clone(&topic));
-    topics.by_id.insert(topic.id, topic);
-}
-
-/// The name as metrics show it.
-pub(super) fn metric_name(name: &str) -> String {
-    name.replace('.', "_")
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::ids::base64url;
 use super::*;
 
 fn topic_id(n: u128) -> TopicId {

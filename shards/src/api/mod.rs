@@ -1,0 +1,33 @@
+//! Kafka's APIs, one file each: decode is done, so check, route, join, and map errors to codes.
+//!
+//! Handlers are stateless; what they need of the broker stands in small traits ([`Admin`] for
+//! everything around `__meta`), so that they run in a test against nothing but a state machine.
+//! Handlers run on the shard of the connection.
+
+pub mod acls;
+pub mod admin;
+pub mod alter_configs;
+pub mod alter_partition_reassignments;
+pub mod api_versions;
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delegation_tokens;
+pub mod delete_topics;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod describe_quorum;
+pub mod describe_topic_partitions;
+pub mod elect_leaders;
+mod errors;
+pub mod incremental_alter_configs;
+pub mod list_config_resources;
+pub mod metadata;
+mod names;
+mod placement;
+pub mod quotas_and_credentials;
+pub mod sasl;
+pub mod transactions;
+pub mod unregister_broker;
+pub mod update_features;
+
+pub use admin::{Admin, Host, Leadership, Quorum, SubmitError, Voter};
