@@ -38,7 +38,7 @@ pub use local::{Gate, GateGuard, Notify, Permit, Semaphore};
 pub use mesh::{Mesh, Port, Sender};
 pub use mutation::Mutation;
 pub use net::{AcceptedStream, ListenOptions, Listener, Stream};
-pub use preflight::preflight;
+pub use preflight::{preflight, raise_open_files};
 pub use select::{either, join_all, Either};
 pub use shard::{Shard, ShardId};
 pub use task::Task;
