@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rt::Mutation;
 
-use crate::core::Core;
+use crate::core::{Core, Stop};
 use crate::error::{DiskError, WalError};
 use crate::files::{self, LogFile};
 use crate::format::FileHeader;
@@ -18,7 +18,7 @@ use crate::types::FileSequence;
 const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(core: Rc<Core>) {
-    while core.running() {
+    while core.preparing() {
         let done = match next(&core) {
             Next::Prepare(sequence) => prepare(&core, sequence).await,
             Next::Fill => fill(&core).await,
@@ -48,10 +48,13 @@ fn next(core: &Core) -> Next {
     let newest = state.files.last_key_value().map_or(state.current, |(sequence, _)| *sequence);
     let total = state.total_bytes(&core.options);
     let room = total + core.options.file_bytes <= core.options.budget_bytes;
+    let running = state.stop == Stop::Running;
+    // While stopping, only what planned frames need.
+    let wanted = if running { wanted } else { state.gather.file() };
     if newest < wanted && (!state.spares.is_empty() || room) {
         return Next::Prepare(newest.next());
     }
-    if room && core.options.fill_ahead {
+    if room && running && core.options.fill_ahead {
         return Next::Fill;
     }
     Next::Wait
@@ -61,7 +64,7 @@ async fn prepare(core: &Rc<Core>, sequence: FileSequence) -> Result<(), DiskErro
     let spare = core.state_mut().spares.pop_front();
     let spare = match spare {
         Some(spare) => spare,
-        None => match make_spare(core, true).await? {
+        None => match make_spare(core, true, || !core.preparing()).await? {
             Some(spare) => spare,
             None => return Ok(()),
         },
@@ -78,11 +81,12 @@ async fn prepare(core: &Rc<Core>, sequence: FileSequence) -> Result<(), DiskErro
     let file = files::put_in_line(&core.shard, &core.dir, &spare, header, flush).await?;
     core.state_mut().files.insert(sequence, file);
     core.change.notify_all();
+    core.writer_bell.notify_one();
     Ok(())
 }
 
 async fn fill(core: &Rc<Core>) -> Result<(), DiskError> {
-    if let Some(spare) = make_spare(core, false).await? {
+    if let Some(spare) = make_spare(core, false, || !core.running()).await? {
         let mut state = core.state_mut();
         state.spares.push_back(spare);
         state.disk_full = false;
@@ -90,9 +94,12 @@ async fn fill(core: &Rc<Core>) -> Result<(), DiskError> {
     Ok(())
 }
 
-async fn make_spare(core: &Rc<Core>, urgent: bool) -> Result<Option<String>, DiskError> {
+async fn make_spare(
+    core: &Rc<Core>,
+    urgent: bool,
+    stop: impl Fn() -> bool,
+) -> Result<Option<String>, DiskError> {
     let bytes = core.options.file_bytes;
-    let stop = || !core.running();
     Ok(files::make_spare(&core.shard, &core.dir, bytes, urgent, stop).await?)
 }
 
@@ -100,6 +107,11 @@ async fn full_disk(core: &Rc<Core>, error: &DiskError) {
     let first = !std::mem::replace(&mut core.state_mut().disk_full, true);
     if first {
         tracing::warn!(shard = core.shard.id().0, %error, "no room for further log files");
+    }
+    if !core.running() {
+        // Frames wait for a file that will not come: they were never acknowledged.
+        core.poison(error.clone());
+        return;
     }
     let deadline = core.shard.now() + FULL_DISK_RETRY;
     rt::either(core.change_to_stop(), core.shard.sleep_until(deadline)).await;
@@ -122,7 +134,7 @@ impl Core {
     async fn change_to_stop(&self) {
         loop {
             let changed = self.change.notified();
-            if !self.running() {
+            if !self.preparing() {
                 return;
             }
             changed.await;

@@ -13,7 +13,7 @@ use rt::{Dir, Gate, Instant, Mutation, Notify, Shard};
 
 use crate::error::{DiskError, WalError};
 use crate::files::LogFile;
-use crate::format::RecordKind;
+use crate::format::{blocks, record_bytes, RecordKind, BLOCK_BYTES, FRAME_HEADER_BYTES};
 use crate::gather::{Gather, Pushed};
 use crate::index::LiveIndex;
 use crate::options::WalOptions;
@@ -114,9 +114,39 @@ pub(crate) struct State {
     pub unconfirmed: bool,
     pub poisoned: Option<DiskError>,
     pub stop: Stop,
+    /// A record was refused for want of room, and no file has been recycled since.
+    pub refusing: bool,
     /// The file system was full when a file was to be made: only files that exist count.
     pub disk_full: bool,
     pub stats: WalStats,
+}
+
+/// What a record is for, which says how much of the budget must stay free behind it. When the
+/// budget runs out, data stops first; what makes older log dead, and its relocation, go on, or
+/// nothing would ever make room again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Leaves a whole file.
+    Data,
+    /// Votes, memberships, reserved entries: leave a quarter of the last file.
+    Control,
+    /// Checkpoints, truncations, tombstones: leave an eighth.
+    MakesRoom,
+    /// Relocation and fences: leave a block for the frame that declares a file gone.
+    Relocation,
+}
+
+impl Class {
+    /// Whether so many bytes of whole files and of the planned file may be what is left.
+    fn may_leave(self, whole_bytes: u64, in_file_bytes: u64, options: &WalOptions) -> bool {
+        let all = whole_bytes + in_file_bytes;
+        match self {
+            Class::Data => whole_bytes >= options.file_bytes,
+            Class::Control => all >= options.file_bytes / 4,
+            Class::MakesRoom => all >= options.file_bytes / 8,
+            Class::Relocation => all >= BLOCK_BYTES,
+        }
+    }
 }
 
 /// How far stopping has come.
@@ -166,10 +196,10 @@ impl Core {
         self.shard.broken(mutation)
     }
 
-    /// Appends a record. `reserved`: it may go into the last file of the budget.
-    pub fn put(&self, parts: &Parts<'_>, reserved: bool) -> Result<Placed, WalError> {
+    /// Appends a record, if there is room for one of its class.
+    pub fn put(&self, parts: &Parts<'_>, class: Class) -> Result<Placed, WalError> {
         let mut state = self.state_mut();
-        state.admit(parts, reserved, &self.options)?;
+        state.admit(parts, class, &self.options)?;
         let pushed = state.gather.push(&self.shard, parts);
         let Pushed { header, frame, offset, location } = pushed;
         state.index.apply(&header, location, parts.head.bytes(), ());
@@ -224,7 +254,13 @@ impl Core {
         }
     }
 
-    /// Background tasks end when this turns false.
+    /// Files are prepared as long as frames are written.
+    pub fn preparing(&self) -> bool {
+        let state = self.state();
+        state.poisoned.is_none() && state.stop != Stop::Done
+    }
+
+    /// Recycling and filling end when this turns false.
     pub fn running(&self) -> bool {
         let state = self.state();
         state.poisoned.is_none() && state.stop == Stop::Running
@@ -242,9 +278,9 @@ impl State {
     }
 
     fn admit(
-        &self,
+        &mut self,
         parts: &Parts<'_>,
-        reserved: bool,
+        class: Class,
         options: &WalOptions,
     ) -> Result<(), WalError> {
         self.check_alive()?;
@@ -252,7 +288,7 @@ impl State {
             return Err(WalError::Stopped);
         }
         let body_length = parts.body_length();
-        let bytes = crate::format::record_bytes(body_length) as u64;
+        let bytes = record_bytes(body_length) as u64;
         let max = options.record_max_bytes();
         if bytes > max {
             return Err(WalError::TooLarge { bytes, max });
@@ -263,16 +299,42 @@ impl State {
         {
             return Err(WalError::Tombstoned(parts.owner));
         }
-        let switch = self.gather.switches_file(body_length);
-        let used = self.used_bytes(options) + if switch { options.file_bytes } else { 0 };
-        let last_file = if reserved { 0 } else { options.file_bytes };
-        if used + last_file > self.limit_bytes(options) && (switch || !reserved) {
+        if !self.has_room(body_length, class, options) {
+            self.refusing = true;
             return Err(WalError::Exhausted);
         }
         if matches!(parts.kind, RecordKind::Append | RecordKind::Pointer) && !parts.relocated {
             self.check_order(parts);
         }
         Ok(())
+    }
+
+    /// The last bytes of the budget are kept for what makes room again: see [`Class`].
+    fn has_room(&self, body_length: usize, class: Class, options: &WalOptions) -> bool {
+        let bytes = blocks((FRAME_HEADER_BYTES + record_bytes(body_length)) as u64);
+        let used = self.used_bytes(options);
+        let limit = self.limit_bytes(options);
+        if self.gather.switches_file(body_length) {
+            let after = limit.checked_sub(used + options.file_bytes);
+            let whole = after.map(|after| after / options.file_bytes * options.file_bytes);
+            let in_file = options.file_bytes - BLOCK_BYTES - bytes;
+            return whole.is_some_and(|whole| class.may_leave(whole, in_file, options));
+        }
+        let whole = limit.saturating_sub(used) / options.file_bytes * options.file_bytes;
+        let in_file = self.gather.room_in_file().saturating_sub(bytes);
+        class.may_leave(whole, in_file, options)
+    }
+
+    /// Bytes that could still be planned, the rest of the planned file included.
+    pub fn free_bytes(&self, options: &WalOptions) -> u64 {
+        self.free_files(options) * options.file_bytes + self.gather.room_in_file()
+    }
+
+    /// Whether a frame without records finds room, and does not wait for a file to be made.
+    pub fn has_room_for_empty(&self, options: &WalOptions) -> bool {
+        let next = self.gather.file().next();
+        let ready = !self.gather.empty_switches_file() || self.files.contains_key(&next);
+        ready && self.free_bytes(options) >= 4 * BLOCK_BYTES
     }
 
     /// A caller that leaves out an entry, or goes back in terms, has lost its mind: fail-stop.

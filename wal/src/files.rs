@@ -72,6 +72,12 @@ pub(crate) struct LogFile {
     pub damaged: bool,
 }
 
+impl LogFile {
+    pub fn new(name: String, header: FileHeader, file: File) -> LogFile {
+        LogFile { name, header, file, readers: Gate::new(), damaged: false }
+    }
+}
+
 /// How log files are opened.
 pub(crate) fn open_options(shard: &Shard, flush: Flush) -> FileOptions {
     let early = shard.broken(Mutation::AcknowledgeBeforeSync);
@@ -150,5 +156,5 @@ pub(crate) async fn put_in_line(
     let name = log_name(header.sequence);
     dir.rename(spare, &name).await?;
     dir.sync().await?;
-    Ok(LogFile { name, header, file, readers: Gate::new(), damaged: false })
+    Ok(LogFile::new(name, header, file))
 }

@@ -24,8 +24,8 @@ pub const RECORD_ALIGN_BYTES: usize = 8;
 // A header must fit one 512-byte sector, the unit that a disk writes whole.
 const _: () = assert!(FILE_HEADER_BYTES <= 512);
 // The first record header follows the frame header without a gap.
-const _: () = assert!(FRAME_HEADER_BYTES % RECORD_ALIGN_BYTES == 0);
-const _: () = assert!(RECORD_HEADER_BYTES % RECORD_ALIGN_BYTES == 0);
+const _: () = assert!(FRAME_HEADER_BYTES.is_multiple_of(RECORD_ALIGN_BYTES));
+const _: () = assert!(RECORD_HEADER_BYTES.is_multiple_of(RECORD_ALIGN_BYTES));
 
 const FILE_MAGIC: &[u8; 8] = b"CHRONWAL";
 const FRAME_MAGIC: &[u8; 4] = b"CFRM";

@@ -120,6 +120,16 @@ impl Gather {
         start + blocks(FRAME_HEADER_BYTES as u64 + bytes) > self.file_bytes
     }
 
+    /// Whether a frame without records would begin a new file.
+    pub fn empty_switches_file(&self) -> bool {
+        self.end_of_plan() + BLOCK_BYTES > self.file_bytes
+    }
+
+    /// Bytes of the planned file behind everything that is planned.
+    pub fn room_in_file(&self) -> u64 {
+        self.file_bytes - self.end_of_plan()
+    }
+
     /// Copies a record into the frame that gathers, or begins a new one for it.
     pub fn push(&mut self, shard: &Shard, parts: &Parts<'_>) -> Pushed {
         let bytes = record_bytes(parts.body_length()) as u64;

@@ -87,6 +87,15 @@ impl<P> Replica<P> {
         (commit > last).then_some(Damage::CommitBeyondLog { commit, last })
     }
 
+    /// Live records in a file that no checkpoint of the flusher makes dead for good.
+    pub fn lasting_in(&self, file: FileSequence) -> u32 {
+        let marks = self.membership.iter().chain(&self.checkpoint).map(|mark| mark.location);
+        let state = self.hard_state.iter().map(|(_, location)| *location);
+        let fence = self.fence.iter().map(|(_, location)| *location);
+        let lasting = marks.chain(state).chain(fence).chain(self.tombstone);
+        lasting.filter(|location| location.file == file).count() as u32
+    }
+
     /// Every live location, in the order in which relocation restates them.
     fn locations(&self) -> impl Iterator<Item = Location> + '_ {
         let state = self.hard_state.iter().map(|(_, location)| *location);

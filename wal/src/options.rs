@@ -45,7 +45,7 @@ impl WalOptions {
     }
 
     pub(crate) fn check(&self) -> Result<(), WalError> {
-        let whole = |bytes: u64| bytes % BLOCK_BYTES == 0 && bytes >= 4 * BLOCK_BYTES;
+        let whole = |bytes: u64| bytes.is_multiple_of(BLOCK_BYTES) && bytes >= 4 * BLOCK_BYTES;
         let complaint = if !whole(self.file_bytes) || !whole(self.first_file_bytes) {
             "file sizes must be multiples of 4096, and at least 16384"
         } else if self.first_file_bytes > self.file_bytes {

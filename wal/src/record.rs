@@ -2,6 +2,7 @@
 //!
 //! Bodies are opaque here: slices that are gathered and copied once into a frame. Pure values.
 
+use crate::core::Class;
 use crate::format::{u64_at, Pointer, RecordKind, POINTER_BYTES};
 use crate::types::{FileSequence, FrameNumber, HardState, Index, Owner, Term};
 
@@ -68,9 +69,18 @@ impl RecordRef<'_> {
         }
     }
 
-    /// Whether it must go where only data may go: not into the last file of the budget.
     pub(crate) fn is_data(&self) -> bool {
         matches!(self, RecordRef::Append { .. } | RecordRef::Pointer { .. })
+    }
+
+    pub(crate) fn class(&self) -> Class {
+        match self {
+            RecordRef::Append { .. } | RecordRef::Pointer { .. } => Class::Data,
+            RecordRef::HardState { .. } | RecordRef::Membership { .. } => Class::Control,
+            RecordRef::Truncate { .. }
+            | RecordRef::Checkpoint { .. }
+            | RecordRef::Tombstone { .. } => Class::MakesRoom,
+        }
     }
 
     pub(crate) fn parts(&self) -> Parts<'_> {
@@ -186,7 +196,7 @@ impl Damage {
         let (code, first, second) = match *self {
             Damage::CorruptFrame { frame, file, position } => {
                 // Position is a multiple of the block; file numbers stay far below 2^32.
-                (1, frame.0, file.0 << 32 | position / crate::format::BLOCK_BYTES)
+                (1, frame.0, (file.0 << 32) | (position / crate::format::BLOCK_BYTES))
             }
             Damage::MissingFile { file } => (2, file.0, 0),
             Damage::UnreadableHeader { file } => (3, file.0, 0),

@@ -11,10 +11,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rt::{Dir, Gate, Mutation, Shard};
+use rt::{Dir, Mutation, Shard};
 
 use crate::background;
-use crate::core::{Core, State, Stop, WalStats};
+use crate::core::{Class, Core, State, Stop, WalStats};
 use crate::error::WalError;
 use crate::files::{self, LogFile};
 use crate::format::{BadFrame, FileHeader, RecordKind, BLOCK_BYTES};
@@ -273,8 +273,7 @@ fn build(
         if old.header.sequence < current {
             let damaged = replayed.verdict.damaged_files.contains(&place);
             let header = old.header;
-            let old =
-                LogFile { name: old.name, header, file: old.file, readers: Gate::new(), damaged };
+            let old = LogFile { damaged, ..LogFile::new(old.name, header, old.file) };
             log_files.insert(header.sequence, old);
         }
     }
@@ -296,6 +295,7 @@ fn build(
         unconfirmed: false,
         poisoned: None,
         stop: Stop::Running,
+        refusing: false,
         disk_full: false,
         stats: WalStats::default(),
     };
@@ -322,7 +322,7 @@ async fn settle(wal: &Wal, fences: Fences) -> Result<(), WalError> {
     let core = &wal.core;
     for (owner, damage) in &fences {
         tracing::error!(shard = core.shard.id().0, %owner, %damage, "replica fenced");
-        core.put(&fence_parts(*owner, damage.encode()), true)?;
+        core.put(&fence_parts(*owner, damage.encode()), Class::Relocation)?;
     }
     if !fences.is_empty() {
         let newest = core.state().gather.newest();

@@ -10,10 +10,10 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use crate::core::{Core, State};
+use crate::core::{Class, Core, State};
 use crate::error::{DiskError, WalError};
 use crate::files::{self, LogFile};
-use crate::format::{RecordHeader, RecordKind, RECORD_HEADER_BYTES};
+use crate::format::{RecordHeader, RecordKind, BLOCK_BYTES, RECORD_HEADER_BYTES};
 use crate::index::Replica;
 use crate::options::WalOptions;
 use crate::record::{Damage, Head, Parts};
@@ -55,7 +55,9 @@ fn candidate(core: &Core) -> Option<FileSequence> {
         free if free <= (files / 4).max(2) => options.file_bytes / 4,
         _ => 0,
     };
-    (live <= worth).then_some(oldest)
+    // Frames and their padding take more than the records.
+    let fits = live == 0 || live + live / 4 + 4 * BLOCK_BYTES <= state.free_bytes(options);
+    (live <= worth && fits).then_some(oldest)
 }
 
 /// Appends again every record that lives in `file`, and waits until all is durable.
@@ -132,19 +134,24 @@ fn live_in(owner: Owner, replica: &Replica<()>, file: FileSequence) -> Vec<Live>
 
 /// Returns the bytes of the body.
 async fn restate(core: &Rc<Core>, file: &LogFile, record: Live) -> Result<u64, WalError> {
-    let body = match record.kind {
-        RecordKind::HardState | RecordKind::Fence | RecordKind::Tombstone => Bytes::new(),
-        _ => read_body(file, record.location).await?,
+    let body = match record.has_own_body() {
+        true => Bytes::new(),
+        false => read_body(file, record.location).await?,
     };
     // The record may have died while its body was read.
     if !core.state().index.is_live(&record.header(), record.location) {
         return Ok(0);
     }
-    core.put(&record.parts(&[&body]), true)?;
+    core.put(&record.parts(&[&body]), Class::Relocation)?;
     Ok(body.len() as u64)
 }
 
 impl Live {
+    /// The log knows the body from memory.
+    pub fn has_own_body(&self) -> bool {
+        matches!(self.kind, RecordKind::HardState | RecordKind::Fence | RecordKind::Tombstone)
+    }
+
     fn header(&self) -> RecordHeader {
         RecordHeader {
             kind: self.kind,
@@ -205,6 +212,7 @@ pub(crate) async fn retire(core: &Rc<Core>, sequence: FileSequence) -> Result<()
         let mut state = core.state_mut();
         state.files.remove(&sequence);
         state.stats.recycled_files += 1;
+        state.refusing = false;
         (file.name.clone(), fate(&state, &core.options, &file))
     };
     drop(file);

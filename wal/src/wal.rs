@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rt::{Dir, Shard};
 
-use crate::core::{Core, DurableFrame, Placed, Stop, WalStats, STALLED_AFTER};
+use crate::core::{Class, Core, DurableFrame, Placed, Stop, WalStats, STALLED_AFTER};
 use crate::error::WalError;
 use crate::options::WalOptions;
 use crate::record::{acceptance, Damage, RecordRef};
@@ -57,24 +57,25 @@ impl Wal {
     /// If an entry leaves a gap after the owner's last one, lies at or below its checkpoint, or
     /// has a lower term than the entry before it.
     pub fn append(&self, record: RecordRef<'_>) -> Result<Placed, WalError> {
-        self.append_checked(record, !record.is_data())
+        self.append_checked(record, record.class())
     }
 
     /// As [`Self::append`], but an entry may take the last file too: for entries that make room
     /// or that the group cannot do without (log starts, membership, an election's empty entry).
     pub fn append_reserved(&self, record: RecordRef<'_>) -> Result<Placed, WalError> {
-        self.append_checked(record, true)
+        let class = if record.is_data() { Class::Control } else { record.class() };
+        self.append_checked(record, class)
     }
 
-    fn append_checked(&self, record: RecordRef<'_>, reserved: bool) -> Result<Placed, WalError> {
+    fn append_checked(&self, record: RecordRef<'_>, class: Class) -> Result<Placed, WalError> {
         if let RecordRef::Checkpoint { owner, index, term, .. } = record {
             if self.core.state().index.conflicts(owner, index, term) {
                 // Cut explicitly, so that replay cuts the same without having to judge.
                 let cut = RecordRef::Truncate { owner, from: index.next(), term };
-                self.core.put(&cut.parts(), true)?;
+                self.core.put(&cut.parts(), Class::MakesRoom)?;
             }
         }
-        self.core.put(&record.parts(), reserved)
+        self.core.put(&record.parts(), class)
     }
 
     /// The frame that the next record goes to, unless it is full by then.
@@ -105,6 +106,11 @@ impl Wal {
             }
             self.core.frame_bell.notified().await;
         }
+    }
+
+    /// Drops the durable frames that nobody took: where there is no consumer.
+    pub(crate) fn discard_frames(&self) {
+        self.core.state_mut().outbox.clear();
     }
 
     /// Waits until `frame` and all before it are durable.
@@ -161,7 +167,7 @@ impl Wal {
         let damage = self.core.state().index.replica(owner).and_then(|replica| replica.damage());
         if let Some(Damage::Gap { expected, .. }) = damage {
             let cut = RecordRef::Truncate { owner, from: expected, term: Term(0) };
-            self.core.put(&cut.parts(), true)?;
+            self.core.put(&cut.parts(), Class::MakesRoom)?;
         }
         let state = self.core.state().index.replica(owner).and_then(|replica| {
             let (state, _) = replica.hard_state?;
@@ -169,14 +175,14 @@ impl Wal {
             (state.commit > last).then_some(HardState { commit: last, ..state })
         });
         if let Some(state) = state {
-            self.core.put(&RecordRef::HardState { owner, state }.parts(), true)?;
+            self.core.put(&RecordRef::HardState { owner, state }.parts(), Class::MakesRoom)?;
         }
-        self.core.put(&recover::fence_parts(owner, acceptance()), true)
+        self.core.put(&recover::fence_parts(owner, acceptance()), Class::Relocation)
     }
 
     /// Fences a replica for a reason that the layer above has found.
     pub fn fence(&self, owner: Owner, damage: Damage) -> Result<Placed, WalError> {
-        self.core.put(&recover::fence_parts(owner, damage.encode()), true)
+        self.core.put(&recover::fence_parts(owner, damage.encode()), Class::Relocation)
     }
 
     /// The longest body that a record can have: [`WalError::TooLarge`] beyond it.
@@ -195,13 +201,12 @@ impl Wal {
     pub fn oldest_live_owners(&self, at_most: usize) -> Vec<Owner> {
         let state = self.core.state();
         let mut owners = Vec::new();
-        for file in state.files.keys().filter(|file| **file < state.current) {
+        for file in state.files.keys().filter(|file| **file < state.gather.file()) {
             let Some(live) = state.index.file(*file) else { continue };
-            for owner in live.owners.keys() {
+            for (owner, records) in &live.owners {
                 let replica = state.index.replica(*owner);
-                let entry = replica.and_then(|replica| replica.entries.first_key_value());
-                let here = entry.is_some_and(|(_, entry)| entry.location.file == *file);
-                if here && !owners.contains(owner) {
+                let lasting = replica.map_or(0, |replica| replica.lasting_in(*file));
+                if *records > lasting && !owners.contains(owner) {
                     owners.push(*owner);
                 }
                 if owners.len() == at_most {
@@ -218,7 +223,7 @@ impl Wal {
         let options = &self.core.options;
         let files = options.budget_bytes / options.file_bytes;
         match state.free_files(options) {
-            0 => Pressure::Refusing,
+            _ if state.refusing => Pressure::Refusing,
             free if free <= files / 2 => Pressure::Flush,
             _ => Pressure::None,
         }

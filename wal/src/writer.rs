@@ -50,25 +50,31 @@ fn next(core: &Core) -> Next {
         return Next::Done;
     }
     if state.gather.is_empty() {
+        let now = core.shard.now();
         let confirm_at = core.last_written.get() + CONFIRM_AFTER;
+        let room = state.has_room_for_empty(&core.options);
+        let confirm = state.unconfirmed && room;
         if state.stop == Stop::Asked {
             state.stop = Stop::Sealed;
-            state.gather.push_empty(&core.shard, true);
-        } else if state.stop == Stop::Sealed {
-            state.stop = Stop::Done;
-            return Next::Done;
-        } else if state.declare.is_some() || (state.unconfirmed && core.shard.now() >= confirm_at) {
-            state.gather.push_empty(&core.shard, false);
-        } else if state.unconfirmed {
-            return Next::WaitUntil(confirm_at);
-        } else {
-            return Next::Wait;
+            if room {
+                state.gather.push_empty(&core.shard, true);
+            }
+        } else if state.stop == Stop::Running {
+            if state.declare.is_some() || (confirm && now >= confirm_at) {
+                state.gather.push_empty(&core.shard, false);
+            } else if confirm {
+                return Next::WaitUntil(confirm_at);
+            }
         }
     }
     match state.gather.take() {
         Some(frame) => {
             state.in_flight = Some((frame.number, core.shard.now()));
             Next::Write(Box::new(frame))
+        }
+        None if state.stop == Stop::Sealed => {
+            state.stop = Stop::Done;
+            Next::Done
         }
         None => Next::Wait,
     }

@@ -214,7 +214,7 @@ async fn work(shard: &Shard, job: &Job) -> Result<(), String> {
         for owner in forgotten {
             wal.forget(owner);
         }
-        if shard.random() % 4 == 0 || job.model.borrow().finish {
+        if shard.random().is_multiple_of(4) || job.model.borrow().finish {
             read_back(&wal, job, &recovered).await?;
         }
         if job.model.borrow().finish {
@@ -398,21 +398,22 @@ fn life(seed: u64, mutation: Option<Mutation>) -> Result<(u64, u64, u64), String
     if let Some(mutation) = mutation {
         world.set_mutation(mutation, true);
     }
-    let flush = if world.random() % 2 == 0 { Flush::Dsync } else { Flush::Fdatasync };
+    let flush = if world.random().is_multiple_of(2) { Flush::Dsync } else { Flush::Fdatasync };
     let options = WalOptions {
         file_bytes: 96 << 10,
         first_file_bytes: 32 << 10,
         budget_bytes: (5 + world.random() % 3) * (96 << 10),
         frame_max_bytes: 24 << 10,
         flush,
-        fill_ahead: world.random() % 2 == 0,
+        fill_ahead: world.random().is_multiple_of(2),
     };
     let model = Rc::new(RefCell::new(Model::default()));
     let job = Rc::new(Job { model: Rc::clone(&model), options });
     let node = world.add_node("node", 1, move |shard| node(shard, Rc::clone(&job)));
     let violated = |model: &Rc<RefCell<Model>>| model.borrow().violation.clone();
     for _ in 0..10 {
-        let kind = if world.random() % 3 == 0 { CrashKind::Kill } else { CrashKind::PowerCut };
+        let kind =
+            if world.random().is_multiple_of(3) { CrashKind::Kill } else { CrashKind::PowerCut };
         match world.random() % 4 {
             0 => world.crash_after_polls(node, 1 + world.random() % 3_000, kind),
             // Soon: in the middle of the recovery from the crash before.

@@ -1,0 +1,551 @@
+//! What the log does, in the simulator: group commit, confirmation, budget, recycling, damage,
+//! faults of the disk, stopping.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use chronik_wal::inspect::{inspect, InspectOptions};
+use chronik_wal::{
+    Damage, FileSequence, Flush, FrameNumber, GroupId, HardState, Identity, Index, Owner, Pressure,
+    RecordRef, Recovered, ReplicaId, Term, Wal, WalError, WalOptions,
+};
+use rt::sim::{CrashKind, NodeId, World, WorldOptions};
+use rt::{Shard, ShardId};
+
+const OPTIONS: WalOptions = WalOptions {
+    file_bytes: 128 << 10,
+    first_file_bytes: 64 << 10,
+    budget_bytes: 6 * (128 << 10),
+    frame_max_bytes: 32 << 10,
+    flush: Flush::Dsync,
+    fill_ahead: true,
+};
+
+fn owner(group: u64) -> Owner {
+    Owner { group: GroupId(group), replica: ReplicaId(1) }
+}
+
+fn identity() -> Identity {
+    Identity { node: [7; 16], shard: ShardId(0), generation: 1 }
+}
+
+async fn open_with(shard: &Shard, options: WalOptions) -> Result<(Wal, Recovered), WalError> {
+    let dir = shard.create_dir("/data/wal").await?;
+    Wal::open(shard, dir, options, identity()).await
+}
+
+async fn open(shard: &Shard) -> (Wal, Recovered) {
+    open_with(shard, OPTIONS).await.expect("the log opens")
+}
+
+fn entry(wal: &Wal, group: u64, index: u64, body: &[u8]) -> Result<FrameNumber, WalError> {
+    let body: &[&[u8]] = &[body];
+    let (owner, index, term) = (owner(group), Index(index), Term(5));
+    wal.append(RecordRef::Append { owner, index, term, body }).map(|placed| placed.frame)
+}
+
+fn vote(wal: &Wal, group: u64, term: u64, commit: u64) -> Result<FrameNumber, WalError> {
+    let state = HardState { term: Term(term), vote: ReplicaId(9), commit: Index(commit) };
+    wal.append(RecordRef::HardState { owner: owner(group), state }).map(|placed| placed.frame)
+}
+
+fn checkpoint(wal: &Wal, group: u64, index: u64) -> Result<FrameNumber, WalError> {
+    let (owner, index, term) = (owner(group), Index(index), Term(5));
+    let body: &[&[u8]] = &[b"checkpoint"];
+    wal.append(RecordRef::Checkpoint { owner, index, term, body }).map(|placed| placed.frame)
+}
+
+#[test]
+fn records_of_one_turn_share_a_frame_and_come_back() {
+    rt::sim::run(1, |shard| async move {
+        let (wal, recovered) = open(&shard).await;
+        assert!(recovered.report.fresh);
+        let mut frames = Vec::new();
+        for group in 1..=50 {
+            frames.push(entry(&wal, group, 1, &[group as u8; 100]).unwrap());
+        }
+        assert_eq!(frames[0], frames[49], "one frame for all groups of a turn");
+        let frame = wal.next_durable().await.unwrap();
+        assert_eq!(frame.number, frames[0]);
+        assert_eq!(wal.durable(), frames[0]);
+        let placed = wal
+            .append(RecordRef::Append {
+                owner: owner(1),
+                index: Index(2),
+                term: Term(5),
+                body: &[b"head", b"payload"],
+            })
+            .unwrap();
+        let frame = wal.next_durable().await.unwrap();
+        let start = placed.offset as usize;
+        assert_eq!(&frame.bytes[start..start + placed.length as usize], b"headpayload");
+        assert_eq!(&wal.read(placed.location).await.unwrap()[..], b"headpayload");
+        wal.stop().await;
+        assert_eq!(entry(&wal, 1, 3, b"x"), Err(WalError::Stopped));
+        let (wal, recovered) = open(&shard).await;
+        assert!(recovered.report.stopped && !recovered.report.fresh);
+        assert_eq!(recovered.replicas.len(), 50);
+        let first = &recovered.replicas[&owner(1)];
+        assert_eq!(first.entries.len(), 2);
+        assert_eq!(&first.entries[1].prefix[..], b"headpayload");
+        assert_eq!(&wal.read(first.entries[1].location).await.unwrap()[..], b"headpayload");
+    });
+}
+
+#[test]
+fn a_burst_is_split_and_what_gathers_meanwhile_goes_out_together() {
+    rt::sim::run(2, |shard| async move {
+        let (wal, _) = open(&shard).await;
+        let first = entry(&wal, 1, 1, &[1; 10]).unwrap();
+        shard.yield_now().await;
+        shard.yield_now().await;
+        let mut frames = Vec::new();
+        for index in 2..40 {
+            frames.push(entry(&wal, 1, index, &[2; 2_000]).unwrap());
+        }
+        assert!(frames[0] > first, "the first frame is on its way and takes nothing more");
+        assert!(frames[0] < frames[37], "76 KB do not fit a frame of 32 KiB");
+        wal.wait_durable(wal.newest()).await.unwrap();
+        let before = wal.stats();
+        for index in 40..60 {
+            entry(&wal, 1, index, &[2; 100]).unwrap();
+        }
+        wal.wait_durable(wal.newest()).await.unwrap();
+        assert_eq!(wal.stats().frames, before.frames + 1);
+    });
+}
+
+#[test]
+fn an_idle_log_is_confirmed_once_and_then_silent() {
+    rt::sim::run(3, |shard| async move {
+        let (wal, _) = open(&shard).await;
+        let frame = entry(&wal, 1, 1, b"x").unwrap();
+        wal.wait_durable(frame).await.unwrap();
+        assert_eq!(wal.stats().empty_frames, 0);
+        shard.sleep(Duration::from_millis(9)).await;
+        assert_eq!(wal.stats().empty_frames, 0);
+        shard.sleep(Duration::from_millis(5)).await;
+        assert_eq!(wal.stats().empty_frames, 1);
+        shard.sleep(Duration::from_secs(60)).await;
+        assert_eq!(wal.stats().empty_frames, 1);
+        assert_eq!(wal.stats().frames, 2);
+    });
+}
+
+#[test]
+fn too_large_is_refused_and_nothing_changes() {
+    rt::sim::run(4, |shard| async move {
+        let (wal, _) = open(&shard).await;
+        let error = entry(&wal, 1, 1, &vec![0; 128 << 10]).unwrap_err();
+        assert!(matches!(error, WalError::TooLarge { .. }), "{error}");
+        // Larger than a frame, but not than a file.
+        let frame = entry(&wal, 1, 1, &vec![3; 100 << 10]).unwrap();
+        wal.wait_durable(frame).await.unwrap();
+        let body = wal.read_entry(owner(1), Index(1)).await.unwrap().unwrap();
+        assert_eq!(body.len(), 100 << 10);
+    });
+}
+
+#[test]
+fn data_is_refused_before_votes_and_checkpoints_make_room() {
+    rt::sim::run(5, |shard| async move {
+        let (wal, _) = open(&shard).await;
+        vote(&wal, 77, 6, 0).unwrap();
+        let mut last = 0;
+        let error = loop {
+            match entry(&wal, 1, last + 1, &[7; 3_000]) {
+                Ok(_) => last += 1,
+                Err(error) => break error,
+            }
+            shard.yield_now().await;
+        };
+        assert_eq!(error, WalError::Exhausted);
+        assert_eq!(wal.pressure(), Pressure::Refusing);
+        assert_eq!(wal.oldest_live_owners(5), [owner(1)]);
+        let mut term = 6;
+        // Votes go on; they stop before checkpoints do.
+        while vote(&wal, 2, term, 0).is_ok() {
+            term += 1;
+            wal.wait_durable(wal.newest()).await.unwrap();
+            assert!(term < 1_000, "the last file is not endless");
+        }
+        assert!(term > 10);
+        let frame = checkpoint(&wal, 1, last).unwrap();
+        wal.wait_durable(frame).await.unwrap();
+        shard.sleep(Duration::from_secs(1)).await;
+        assert!(wal.stats().recycled_files >= 4, "{:?}", wal.stats());
+        assert!(wal.stats().relocated_records >= 1, "the idle vote moved");
+        entry(&wal, 1, last + 1, &[7; 3_000]).unwrap();
+        assert!(wal.stats().file_bytes <= OPTIONS.budget_bytes);
+        wal.stop().await;
+        let (_, recovered) = open(&shard).await;
+        assert_eq!(recovered.replicas[&owner(77)].hard_state.term, Term(6));
+        assert_eq!(recovered.replicas[&owner(2)].hard_state.term, Term(term - 1));
+        assert_eq!(recovered.replicas[&owner(1)].entries.len(), 1);
+    });
+}
+
+#[test]
+fn a_relocated_location_is_gone_and_located_again() {
+    rt::sim::run(6, |shard| async move {
+        let (wal, _) = open(&shard).await;
+        entry(&wal, 2, 1, b"stays").unwrap();
+        let old = wal.locate(owner(2), Index(1)).unwrap();
+        for index in 1..400 {
+            entry(&wal, 1, index, &[7; 3_000]).unwrap();
+            if index % 20 == 0 {
+                let frame = checkpoint(&wal, 1, index).unwrap();
+                wal.wait_durable(frame).await.unwrap();
+            }
+        }
+        let new = wal.locate(owner(2), Index(1)).unwrap();
+        assert_ne!(old, new);
+        assert_eq!(wal.read(old).await, Err(WalError::Gone(old)));
+        assert_eq!(&wal.read(new).await.unwrap()[..], b"stays");
+        assert_eq!(wal.read_entry(owner(2), Index(2)).await, Ok(None));
+    });
+}
+
+#[test]
+fn removed_replicas_take_nothing_and_are_forgotten_when_told() {
+    rt::sim::run(7, |shard| async move {
+        let (wal, _) = open(&shard).await;
+        entry(&wal, 1, 1, b"x").unwrap();
+        assert!(!wal.forget(owner(1)), "only the removed can be forgotten");
+        wal.append(RecordRef::Tombstone { owner: owner(1) }).unwrap();
+        assert_eq!(entry(&wal, 1, 2, b"x"), Err(WalError::Tombstoned(owner(1))));
+        wal.stop().await;
+        let (wal, recovered) = open(&shard).await;
+        assert!(recovered.replicas[&owner(1)].tombstone);
+        assert!(recovered.replicas[&owner(1)].entries.is_empty());
+        assert!(wal.forget(owner(1)));
+        // Nothing lives in the old file, so it goes.
+        entry(&wal, 2, 1, b"x").unwrap();
+        shard.sleep(Duration::from_millis(100)).await;
+        wal.stop().await;
+        let (_, recovered) = open(&shard).await;
+        assert_eq!(recovered.replicas.keys().copied().collect::<Vec<_>>(), [owner(2)]);
+    });
+}
+
+#[test]
+#[should_panic(expected = "appended after")]
+fn a_gap_is_a_bug_of_the_caller() {
+    rt::sim::run(8, |shard| async move {
+        let (wal, _) = open(&shard).await;
+        entry(&wal, 1, 1, b"x").unwrap();
+        let _ = entry(&wal, 1, 3, b"x");
+    });
+}
+
+#[test]
+fn options_that_contradict_each_other_are_refused() {
+    rt::sim::run(9, |shard| async move {
+        let options = WalOptions { budget_bytes: 3 * OPTIONS.file_bytes, ..OPTIONS };
+        let error = open_with(&shard, options).await.map(|_| ()).unwrap_err();
+        assert_eq!(error.to_string(), "log options: the budget must hold at least four files");
+        let shares = WalOptions::for_shards(1 << 30, 16);
+        assert!(shares.budget_bytes * 16 <= 1 << 30);
+    });
+}
+
+/// A world with one node that runs `body` at each start.
+fn world<F>(seed: u64, body: impl Fn(Shard) -> F + 'static) -> (World, NodeId)
+where
+    F: std::future::Future<Output = ()> + 'static,
+{
+    let world = World::new(seed, WorldOptions::default());
+    let node = world.add_node("node", 1, body);
+    (world, node)
+}
+
+fn finish(world: &World, node: NodeId) {
+    let done = world.run_until(|world| !world.is_running(node), Duration::from_secs(60));
+    assert!(done, "the node's work does not end");
+}
+
+type Shared<T> = Rc<RefCell<T>>;
+
+/// Writes five frames of three groups, stops, and opens again after `spoil` has been at the disk.
+fn after_spoiling(
+    seed: u64,
+    spoil: impl Fn(&World, NodeId, &[PathBuf]),
+) -> (World, NodeId, Shared<Option<Result<Recovered, WalError>>>) {
+    let told: Shared<Option<Result<Recovered, WalError>>> = Rc::default();
+    let slot = Rc::clone(&told);
+    let first = RefCell::new(true);
+    let (world, node) = world(seed, move |shard| {
+        let slot = Rc::clone(&slot);
+        let first = first.replace(false);
+        async move {
+            match open_with(&shard, OPTIONS).await {
+                Ok((wal, recovered)) => {
+                    if first {
+                        for index in 1..=5 {
+                            for group in 1..=3 {
+                                entry(&wal, group, index, &[group as u8; 300]).unwrap();
+                            }
+                            wal.wait_durable(wal.newest()).await.unwrap();
+                        }
+                    } else {
+                        *slot.borrow_mut() = Some(Ok(recovered));
+                    }
+                    wal.stop().await;
+                }
+                Err(error) => *slot.borrow_mut() = Some(Err(error)),
+            }
+        }
+    });
+    finish(&world, node);
+    let files: Vec<PathBuf> = world.disk(node).files();
+    let logs: Vec<PathBuf> =
+        files.into_iter().filter(|path| path.extension().is_some_and(|end| end == "wal")).collect();
+    spoil(&world, node, &logs);
+    world.restart(node);
+    finish(&world, node);
+    (world, node, told)
+}
+
+fn recovered(told: &Shared<Option<Result<Recovered, WalError>>>) -> Recovered {
+    told.borrow_mut().take().expect("it was opened").expect("it opens in spite of damage")
+}
+
+#[test]
+fn a_durable_frame_that_rots_fences_every_replica_for_good() {
+    let (world, node, told) = after_spoiling(20, |world, node, logs| {
+        // Frame 2 stands in the third block.
+        assert!(world.disk(node).flip_bits(&logs[0], 2 * 4096 + 200, 4));
+    });
+    let first = recovered(&told);
+    let damage =
+        Damage::CorruptFrame { frame: FrameNumber(2), file: FileSequence(1), position: 2 * 4096 };
+    assert_eq!(first.report.damage, [damage]);
+    assert_eq!(first.replicas.len(), 3);
+    for replica in first.replicas.values() {
+        assert_eq!(replica.damaged, Some(damage));
+    }
+    // The rot is still there, and the fence is not forgotten.
+    world.restart(node);
+    finish(&world, node);
+    let second = recovered(&told);
+    assert!(second.replicas.values().all(|replica| replica.damaged == Some(damage)));
+    assert_eq!(second.report.last_frame.0, first.report.last_frame.0 + 2, "fences, then a stop");
+}
+
+#[test]
+fn a_last_frame_that_nothing_confirms_is_a_torn_tail() {
+    let (_, _, told) = after_spoiling(21, |world, node, logs| {
+        // Frames 1 to 5 have records, 6 is the stop frame.
+        assert!(world.disk(node).flip_bits(&logs[0], 6 * 4096 + 20, 4));
+    });
+    let recovered = recovered(&told);
+    assert_eq!(recovered.report.damage, []);
+    assert_eq!(recovered.report.last_frame, FrameNumber(5));
+    assert!(recovered.replicas.values().all(|replica| replica.entries.len() == 5));
+}
+
+#[test]
+fn a_damaged_header_fences_and_the_file_is_put_aside() {
+    let (world, node, told) = after_spoiling(22, |world, node, logs| {
+        assert!(world.disk(node).flip_bits(&logs[0], 50, 4));
+    });
+    let first = recovered(&told);
+    assert!(first.report.damage.contains(&Damage::UnreadableHeader { file: FileSequence(1) }));
+    let files = world.disk(node).files();
+    let damaged = |path: &&PathBuf| path.extension().is_some_and(|end| end == "damaged");
+    assert_eq!(files.iter().filter(damaged).count(), 1);
+}
+
+#[test]
+fn a_missing_file_is_damage() {
+    let (_, _, told) = after_spoiling(23, |world, node, logs| {
+        assert!(world.disk(node).remove_file(&logs[0]));
+    });
+    let recovered = recovered(&told);
+    assert!(recovered.report.damage.contains(&Damage::MissingFile { file: FileSequence(1) }));
+}
+
+#[test]
+fn a_foreign_file_and_a_newer_format_are_refused() {
+    let (_, _, told) = after_spoiling(24, |world, node, logs| {
+        let header = world.disk(node).read_file(&logs[0]).unwrap();
+        let mut header = chronik_wal::format::FileHeader::decode(&header).unwrap();
+        header.identity.node = [8; 16];
+        assert!(world.disk(node).overwrite(&logs[0], 0, &header.encode()));
+    });
+    let error = told.borrow_mut().take().unwrap().map(|_| ()).unwrap_err();
+    assert!(matches!(error, WalError::Foreign { .. }), "{error}");
+}
+
+#[test]
+fn a_read_error_is_never_a_torn_tail() {
+    let (_, _, told) = after_spoiling(25, |world, node, _| {
+        let mut faults = world.disk(node).faults();
+        faults.read_error_per_million = 1_000_000;
+        world.disk(node).set_faults(faults);
+    });
+    let error = told.borrow_mut().take().unwrap().map(|_| ()).unwrap_err();
+    assert!(matches!(error, WalError::Disk(_)), "{error}");
+}
+
+#[test]
+fn an_operator_accepts_damage_and_it_stays_accepted() {
+    let told: Shared<Vec<Recovered>> = Rc::default();
+    let slot = Rc::clone(&told);
+    let (world, node) = world(26, move |shard| {
+        let slot = Rc::clone(&slot);
+        async move {
+            let (wal, recovered) = open(&shard).await;
+            let round = slot.borrow().len();
+            slot.borrow_mut().push(recovered);
+            match round {
+                // A commit that the log does not reach.
+                0 => {
+                    checkpoint(&wal, 1, 5).unwrap();
+                    entry(&wal, 1, 6, b"x").unwrap();
+                    vote(&wal, 1, 7, 9).unwrap();
+                }
+                1 => {
+                    wal.accept_damage(owner(1)).unwrap();
+                }
+                _ => {}
+            }
+            wal.stop().await;
+        }
+    });
+    for _ in 0..4 {
+        finish(&world, node);
+        world.restart(node);
+    }
+    finish(&world, node);
+    let told = told.borrow();
+    let damage = Damage::CommitBeyondLog { commit: Index(9), last: Index(6) };
+    assert_eq!(told[1].replicas[&owner(1)].damaged, Some(damage));
+    for later in &told[2..] {
+        let replica = &later.replicas[&owner(1)];
+        assert_eq!(replica.damaged, None);
+        assert_eq!(replica.hard_state.commit, Index(6));
+        assert_eq!((replica.hard_state.term, replica.entries.len()), (Term(7), 1));
+    }
+}
+
+#[test]
+fn a_write_error_poisons_for_good() {
+    for sync in [false, true] {
+        let (world, node) = world(27, move |shard| async move {
+            let flush = if sync { Flush::Fdatasync } else { Flush::Dsync };
+            let options = WalOptions { flush, fill_ahead: false, ..OPTIONS };
+            let (wal, _) = open_with(&shard, options).await.unwrap();
+            entry(&wal, 1, 1, b"x").unwrap();
+            wal.wait_durable(wal.newest()).await.unwrap();
+            wal.next_durable().await.unwrap();
+            // The fault is switched on from outside meanwhile.
+            shard.sleep(Duration::from_secs(1)).await;
+            let frame = entry(&wal, 1, 2, b"x").unwrap();
+            let error = wal.wait_durable(frame).await.unwrap_err();
+            assert!(matches!(error, WalError::Poisoned(_)), "{error}");
+            assert_eq!(entry(&wal, 1, 3, b"x"), Err(error.clone()));
+            assert_eq!(wal.next_durable().await.map(|_| ()), Err(error.clone()));
+            assert_eq!(wal.poisoned(), Some(error));
+            assert_eq!(wal.durable().next().0, frame.0);
+            wal.stop().await;
+        });
+        world.run_for(Duration::from_millis(500));
+        let mut faults = world.disk(node).faults();
+        match sync {
+            true => faults.fail_next_sync = Some(5),
+            false => faults.fail_next_write = Some(5),
+        }
+        world.disk(node).set_faults(faults);
+        finish(&world, node);
+    }
+}
+
+#[test]
+fn a_full_disk_is_not_an_error_of_the_log() {
+    let (world, node) = world(28, move |shard| async move {
+        let (wal, _) = open(&shard).await;
+        shard.sleep(Duration::from_secs(1)).await;
+        let mut last = 0;
+        while entry(&wal, 1, last + 1, &[7; 3_000]).is_ok() {
+            last += 1;
+            wal.wait_durable(wal.newest()).await.unwrap();
+        }
+        assert_eq!(wal.poisoned(), None);
+        assert!(wal.stats().file_bytes < OPTIONS.budget_bytes);
+        checkpoint(&wal, 1, last).unwrap();
+        shard.sleep(Duration::from_secs(1)).await;
+        entry(&wal, 1, last + 1, &[7; 3_000]).unwrap();
+        wal.wait_durable(wal.newest()).await.unwrap();
+        wal.stop().await;
+    });
+    world.disk(node).set_capacity(4 * OPTIONS.file_bytes);
+    finish(&world, node);
+}
+
+#[test]
+fn a_write_without_an_answer_is_reported() {
+    let (world, node) = world(29, move |shard| async move {
+        let options = WalOptions { fill_ahead: false, ..OPTIONS };
+        let (wal, _) = open_with(&shard, options).await.unwrap();
+        shard.sleep(Duration::from_secs(1)).await;
+        entry(&wal, 1, 1, b"x").unwrap();
+        assert_eq!(wal.stalled(), None);
+        shard.sleep(Duration::from_millis(1_500)).await;
+        assert_eq!(wal.stalled(), None);
+        shard.sleep(Duration::from_secs(1)).await;
+        assert!(wal.stalled().is_some_and(|since| since >= Duration::from_secs(2)));
+        wal.wait_durable(wal.newest()).await.unwrap();
+        assert_eq!(wal.stalled(), None);
+    });
+    world.run_for(Duration::from_millis(500));
+    let mut faults = world.disk(node).faults();
+    faults.slow_by_ns = 5_000_000_000;
+    world.disk(node).set_faults(faults);
+    finish(&world, node);
+}
+
+#[test]
+fn starts_without_traffic_do_not_use_up_the_budget() {
+    let (world, node) = world(30, move |shard| async move {
+        let (wal, _) = open(&shard).await;
+        assert!(wal.stats().file_bytes <= OPTIONS.budget_bytes, "{:?}", wal.stats());
+        shard.sleep(Duration::from_secs(3600)).await;
+    });
+    for round in 0..60 {
+        world.run_for(Duration::from_millis(10 + round));
+        world.crash(node, if round % 2 == 0 { CrashKind::Kill } else { CrashKind::PowerCut });
+        world.restart(node);
+    }
+}
+
+#[test]
+fn the_offline_reader_tells_what_is_there() {
+    let lines = rt::sim::run(31, |shard| async move {
+        let (wal, _) = open(&shard).await;
+        checkpoint(&wal, 4, 5).unwrap();
+        entry(&wal, 4, 6, b"hello").unwrap();
+        vote(&wal, 4, 8, 6).unwrap();
+        wal.append(RecordRef::Tombstone { owner: owner(5) }).unwrap();
+        wal.stop().await;
+        let dir = shard.open_dir("/data/wal").await.unwrap();
+        let options = InspectOptions { frames: true, records: true, group: None };
+        let mut lines = Vec::new();
+        inspect(&shard, &dir, options, |line| lines.push(line.to_owned())).await.unwrap();
+        lines
+    });
+    let text = lines.join("\n");
+    for expected in [
+        "file 1 of node 07070707-0707-0707-0707-070707070707 shard 0 generation 1",
+        "frame 1 file 1 position 4096 length",
+        "group 4 replica 1 append 6 term 5, 5 bytes at ",
+        "group 4 replica 1 hard state term 8 vote 9 commit 6",
+        "group 5 replica 1: removed",
+        "group 4 replica 1: term 8 vote 9 commit 6, checkpoint 5 term 5, entries 6 to 6",
+        "last frame 2, 4 records, stopped in order",
+    ] {
+        assert!(text.contains(expected), "{expected} is not in\n{text}");
+    }
+}
