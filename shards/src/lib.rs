@@ -2,5 +2,7 @@
 
 pub mod api;
 pub mod config;
+pub mod groups;
+
 pub mod log;
 pub mod meta;
