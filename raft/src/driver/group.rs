@@ -135,7 +135,7 @@ impl Group {
             queued: false,
             quiescent: false,
         };
-        group.campaign = group.is_alone();
+        group.campaign = group.is_sole_voter();
         group
     }
 
@@ -143,10 +143,15 @@ impl Group {
         self.owner
     }
 
-    /// This replica is the only one there is: nobody to send to, nobody to wait for.
+    /// This replica decides by itself: nobody to ask for votes, nobody to wait for.
+    fn is_sole_voter(&self) -> bool {
+        let ConfState { voters, voters_outgoing, .. } = &self.membership;
+        voters[..] == [self.owner.replica.0] && voters_outgoing.is_empty()
+    }
+
+    /// This replica is the only one there is: nobody to send to either.
     fn is_alone(&self) -> bool {
-        let ConfState { voters, learners, voters_outgoing, .. } = &self.membership;
-        voters[..] == [self.owner.replica.0] && learners.is_empty() && voters_outgoing.is_empty()
+        self.is_sole_voter() && self.membership.learners.is_empty()
     }
 
     /// Whether time means anything to the group now.
@@ -666,14 +671,37 @@ impl Group {
         Ok(placed)
     }
 
+    /// What goes out of the messages of a Ready. Appends of a leadership that ended within this
+    /// turn may name entries that are gone; losing them is as if the link had.
     fn outgoing(&self, messages: Vec<Message>) -> Vec<Outgoing> {
+        let raft = &self.raw.raft;
+        let stands = |message: &Message| {
+            message.msg_type() != MessageType::MsgAppend
+                || (raft.state == StateRole::Leader && raft.term == message.term)
+        };
         let split = |message| transport::split_append(message, self.message_max_bytes);
         let outgoing = |message: Message| Outgoing {
             from: self.owner,
             payloads: message.entries.iter().map(|entry| self.payload_to_send(entry)).collect(),
             message,
         };
-        messages.into_iter().flat_map(split).map(outgoing).collect()
+        let standing = messages.into_iter().filter(stands).map(|message| self.rejoin(message));
+        standing.flat_map(split).map(outgoing).collect()
+    }
+
+    /// With `batch_append` raft-rs adds entries to an append that waits to be sent, and takes one
+    /// without entries for a match wherever it stands: after a rejection the entries may begin
+    /// far below it. The append then says that they follow an entry that they do not follow, and
+    /// the follower panics. What they do follow is known here.
+    fn rejoin(&self, mut message: Message) -> Message {
+        if let Some(first) = message.entries.first() {
+            let before = Index(first.index - 1);
+            if message.index != before.0 {
+                let term = self.log().term_of(before).expect("entries to send are in the log");
+                (message.index, message.log_term) = (before.0, term.0);
+            }
+        }
+        message
     }
 
     fn payload_to_send(&self, entry: &Entry) -> OutgoingPayload {

@@ -10,13 +10,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use chronik_raft as raft;
-use raft::driver::{
-    Broken, Driver, DriverOptions, Effects, Journal, JournalError, Opened, Outgoing,
+use chronik_raft::driver::{
+    Broken, Call, Driver, DriverOptions, Effects, Journal, JournalError, Opened, Outgoing,
     OutgoingPayload, Placed,
 };
-use raft::eraftpb::{Message, MessageType};
-use raft::{
+use chronik_raft::eraftpb::{Message, MessageType};
+use chronik_raft::{
     payload_of, transport, Committed, Descriptor, EntryKind, Leadership, Machine, Payload, Proposal,
 };
 use wal::{
@@ -40,73 +39,109 @@ enum Record {
 /// A log in memory. A location's file is a frame number, its position the one in the frame.
 #[derive(Default)]
 pub struct MemoryJournal {
-    durable: Vec<(FrameNumber, Vec<Record>, Bytes)>,
+    /// The bytes of durable frames.
+    durable: Vec<Bytes>,
+    /// Frames on their way to the disk, oldest first.
+    in_flight: VecDeque<(Vec<Record>, Bytes)>,
     gathering: (Vec<Record>, Vec<u8>),
+    /// What a recovery would find now.
+    replicas: BTreeMap<Owner, RecoveredReplica>,
     pub failed: bool,
     /// What was written since this was last taken, as text.
     trace: Vec<String>,
 }
 
 impl MemoryJournal {
+    /// The frame being gathered.
     fn number(&self) -> FrameNumber {
-        FrameNumber(self.durable.len() as u64 + 1)
+        FrameNumber((self.durable.len() + self.in_flight.len()) as u64 + 1)
     }
 
-    /// Ends the frame being gathered: it is durable. `None` if nothing was gathered.
-    fn sync(&mut self) -> Option<(FrameNumber, Bytes)> {
+    /// Ends the frame being gathered; it is on its way to the disk. `false` if it is empty.
+    pub fn seal(&mut self) -> bool {
         if self.gathering.0.is_empty() {
+            return false;
+        }
+        let (records, bytes) = std::mem::take(&mut self.gathering);
+        self.in_flight.push_back((records, bytes.into()));
+        true
+    }
+
+    /// The oldest frame becomes durable; the gathering one is sealed if no other is in flight.
+    fn sync(&mut self) -> Option<(FrameNumber, Bytes)> {
+        if self.in_flight.is_empty() && !self.seal() {
             return None;
         }
-        let number = self.number();
-        let (records, bytes) = std::mem::take(&mut self.gathering);
-        let bytes = Bytes::from(bytes);
-        self.durable.push((number, records, bytes.clone()));
-        Some((number, bytes))
+        let (records, bytes) = self.in_flight.pop_front()?;
+        self.durable.push(bytes.clone());
+        records.into_iter().for_each(|record| self.apply(record));
+        Some((FrameNumber(self.durable.len() as u64), bytes))
     }
 
     fn crash(&mut self) {
         self.gathering = Default::default();
+        self.in_flight.clear();
         self.trace.clear();
     }
 
     fn body(&self, location: Location) -> Bytes {
-        let (_, _, bytes) = &self.durable[location.file.0 as usize - 1];
+        let bytes = &self.durable[location.file.0 as usize - 1];
         let start = location.position as usize;
         bytes.slice(start..start + location.length as usize)
     }
 
-    /// What the log would find after a crash now.
-    pub fn recover(&self) -> BTreeMap<Owner, RecoveredReplica> {
-        let mut replicas: BTreeMap<Owner, RecoveredReplica> = BTreeMap::new();
-        for record in self.durable.iter().flat_map(|(_, records, _)| records.clone()) {
-            match record {
-                Record::Append { owner, index, term, body, location } => {
-                    let entries = &mut replicas.entry(owner).or_default().entries;
-                    entries.retain(|entry| entry.index < index);
-                    let prefix = body.slice(..body.len().min(wal::PREFIX_BYTES));
-                    entries.push(RecoveredEntry { index, term, prefix, location, pointer: false });
-                }
-                Record::Truncate { owner, from } => {
-                    replicas.entry(owner).or_default().entries.retain(|entry| entry.index < from);
-                }
-                Record::HardState { owner, state } => {
-                    replicas.entry(owner).or_default().hard_state = state;
-                }
-                Record::Membership { owner, index, term, body } => {
-                    replicas.entry(owner).or_default().membership = Some((index, term, body));
-                }
-                Record::Checkpoint { owner, index, term, body } => {
-                    let replica = replicas.entry(owner).or_default();
-                    replica.checkpoint = Some((index, term, body));
-                    replica.entries.retain(|entry| entry.index > index);
-                }
-                Record::Tombstone { owner } => {
-                    let tombstone = true;
-                    replicas.insert(owner, RecoveredReplica { tombstone, ..Default::default() });
-                }
+    /// What a recovery would find of a replica.
+    pub fn recovered(&self, owner: Owner) -> RecoveredReplica {
+        self.replicas.get(&owner).cloned().unwrap_or_default()
+    }
+
+    fn apply(&mut self, record: Record) {
+        let replicas = &mut self.replicas;
+        match record {
+            Record::Append { owner, index, term, body, location } => {
+                let entries = &mut replicas.entry(owner).or_default().entries;
+                entries.retain(|entry| entry.index < index);
+                let prefix = body.slice(..body.len().min(wal::PREFIX_BYTES));
+                entries.push(RecoveredEntry { index, term, prefix, location, pointer: false });
+            }
+            Record::Truncate { owner, from } => {
+                replicas.entry(owner).or_default().entries.retain(|entry| entry.index < from);
+            }
+            Record::HardState { owner, state } => {
+                replicas.entry(owner).or_default().hard_state = state;
+            }
+            Record::Membership { owner, index, term, body } => {
+                replicas.entry(owner).or_default().membership = Some((index, term, body));
+            }
+            Record::Checkpoint { owner, index, term, body } => {
+                let replica = replicas.entry(owner).or_default();
+                replica.checkpoint = Some((index, term, body));
+                replica.entries.retain(|entry| entry.index > index);
+            }
+            Record::Tombstone { owner } => {
+                let tombstone = true;
+                replicas.insert(owner, RecoveredReplica { tombstone, ..Default::default() });
             }
         }
-        replicas
+    }
+
+    /// The term of a durable entry; `None` if there is none. Below the checkpoint all is well.
+    fn durable_term(&self, owner: Owner, index: Index) -> Option<Term> {
+        let replica = self.replicas.get(&owner)?;
+        let entry = replica.entries.iter().find(|entry| entry.index == index);
+        let checkpoint = replica.checkpoint.as_ref().filter(|(at, ..)| *at >= index);
+        entry.map(|entry| entry.term).or(checkpoint.map(|(_, term, _)| *term))
+    }
+
+    /// Term and vote that a recovery would find, from the hard state or the checkpoint.
+    fn durable_vote(&self, owner: Owner) -> (Term, ReplicaId) {
+        let replica = self.recovered(owner);
+        let checkpoint = replica.checkpoint.as_ref().map(|(_, _, body)| {
+            let (head, _) = chronik_raft::decode_checkpoint(body).expect("our own checkpoint");
+            (head.hard_state.term, head.hard_state.vote)
+        });
+        let record = (replica.hard_state.term, replica.hard_state.vote);
+        record.max(checkpoint.unwrap_or_default())
     }
 }
 
@@ -231,6 +266,8 @@ pub struct Node {
 /// Nodes and the links between them.
 pub struct Net {
     pub nodes: BTreeMap<u64, Node>,
+    /// Promises that were made before they were durable.
+    pub violations: Vec<String>,
     pub links: VecDeque<Bytes>,
     pub isolated: Vec<u64>,
     pub trace: Vec<String>,
@@ -264,6 +301,7 @@ impl Net {
             nodes: (1..=count).map(|id| (id, node(id))).collect(),
             links: VecDeque::new(),
             isolated: Vec::new(),
+            violations: Vec::new(),
             trace: Vec::new(),
         }
     }
@@ -310,18 +348,19 @@ impl Net {
     }
 
     fn effects(&mut self, id: u64) {
-        let node = self.node(id);
+        let node = self.nodes.get_mut(&id).expect("a node of the test");
         let written = std::mem::take(&mut node.journal.trace);
         let Effects { calls, messages } = node.driver.take_effects();
         for (machine, call) in calls {
+            self.violations.extend(judge_call(&node.journal, id, &call));
             call.make(&machine);
         }
         let told = std::mem::take(&mut node.machine.borrow_mut().trace);
-        let frames: Vec<(String, Bytes)> =
-            messages.into_iter().map(|message| encode(&node.journal, message)).collect();
         self.trace.extend(written.into_iter().map(|line| format!("{id} writes {line}")));
         self.trace.extend(told.into_iter().map(|line| format!("{id} {line}")));
-        for (text, frame) in frames {
+        for message in messages {
+            self.violations.extend(judge_message(&node.journal, &message));
+            let (text, frame) = encode(&node.journal, message);
             self.trace.push(text);
             self.links.push_back(frame);
         }
@@ -334,7 +373,10 @@ impl Net {
         if self.isolated.contains(&route.from.0) || self.isolated.contains(&route.to.0) {
             return true;
         }
-        let incoming = transport::decode(&frame).expect("our own frame");
+        let incoming = transport::decode(&frame).unwrap_or_else(|error| {
+            let tail = &self.trace[self.trace.len().saturating_sub(40)..];
+            panic!("our own frame is refused: {error}\n{}", tail.join("\n"))
+        });
         if let Some(node) = self.nodes.get_mut(&route.to.0) {
             node.driver.receive(incoming);
         }
@@ -365,7 +407,7 @@ impl Net {
 
     /// One tick of every group on a node.
     pub fn tick(&mut self, id: u64) {
-        for _ in 0..raft::driver::TICK_SLOTS {
+        for _ in 0..chronik_raft::driver::TICK_SLOTS {
             self.node(id).driver.tick();
         }
     }
@@ -378,8 +420,8 @@ impl Net {
         node.driver = Driver::new(node.options.clone(), generator(node.seed));
         node.driver.set_broken(node.broken);
         node.machine = Rc::default();
-        let replicas = node.journal.recover();
-        replicas
+        node.journal
+            .replicas
             .iter()
             .map(|(owner, replica)| {
                 let machine = node.machine.clone();
@@ -388,21 +430,68 @@ impl Net {
             .collect()
     }
 
-    /// The payloads that a node's machine was given, those in the log read back.
-    pub fn committed_texts(&mut self, id: u64) -> Vec<String> {
+    /// The records that a node's machine was given, those in the log read back.
+    pub fn committed_texts(&mut self, id: u64) -> Vec<(Index, String)> {
         let node = self.node(id);
         let machine = node.machine.borrow();
         let bytes = |entry: &Committed| match &entry.payload {
             Payload::Bytes(bytes) => bytes.clone(),
             Payload::Wal { .. } => payload_of(&node.journal.body(entry.location)),
         };
+        let text = |entry: &Committed| String::from_utf8_lossy(&bytes(entry)).into_owned();
         let data = machine.committed.iter().filter(|entry| entry.kind == EntryKind::Data);
-        data.map(|entry| String::from_utf8_lossy(&bytes(entry)).into_owned()).collect()
+        data.map(|entry| (entry.index, text(entry))).collect()
     }
 
     pub fn leader(&mut self) -> Option<u64> {
         let leads = |node: &Node| node.driver.status(GROUP).is_some_and(|status| status.is_leader);
         self.nodes.iter().find(|(_, node)| leads(node)).map(|(id, _)| *id)
+    }
+}
+
+/// What the machine is told must be durable on its node.
+fn judge_call(journal: &MemoryJournal, id: u64, call: &Call) -> Option<String> {
+    let owner = owner(id);
+    match call {
+        Call::Committed(entries) => entries.iter().find_map(|entry| {
+            let durable = journal.durable_term(owner, entry.index);
+            let checkpoint = journal.recovered(owner).checkpoint.map(|(index, ..)| index);
+            let below = checkpoint.is_some_and(|checkpoint| entry.index <= checkpoint);
+            (!below && durable != Some(entry.term))
+                .then(|| format!("{id} committed {} before it was durable", entry.index))
+        }),
+        Call::Persisted(index) => journal
+            .durable_term(owner, *index)
+            .is_none()
+            .then(|| format!("{id} persisted {index} before it was durable")),
+        Call::Leadership(leadership) => {
+            let (term, _) = journal.durable_vote(owner);
+            (leadership.is_leader && term < leadership.term)
+                .then(|| format!("{id} leads term {} before it is durable", leadership.term))
+        }
+        Call::Truncated(_) => None,
+    }
+}
+
+/// Whatever a message promises must be durable on its sender.
+fn judge_message(journal: &MemoryJournal, outgoing: &Outgoing) -> Option<String> {
+    let Message { to, term, index, reject, .. } = outgoing.message;
+    let kind = outgoing.message.msg_type();
+    let (durable_term, durable_vote) = journal.durable_vote(outgoing.from);
+    let line = describe(&outgoing.message);
+    match kind {
+        MessageType::MsgRequestPreVote | MessageType::MsgRequestPreVoteResponse => None,
+        _ if term > durable_term.0 => Some(format!("{line}: the term is not durable")),
+        MessageType::MsgRequestVoteResponse if !reject => {
+            let kept = term < durable_term.0 || durable_vote.0 == to;
+            (!kept).then(|| format!("{line}: the vote is not durable"))
+        }
+        MessageType::MsgAppendResponse if !reject => {
+            // A later Ready of the same turn may have cut the entry; then the term is higher.
+            let kept = index == 0 || journal.durable_term(outgoing.from, Index(index)).is_some();
+            (!kept && term == durable_term.0).then(|| format!("{line}: the entry is not durable"))
+        }
+        _ => None,
     }
 }
 

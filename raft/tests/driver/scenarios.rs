@@ -3,18 +3,19 @@
 //! Each file in `scenarios/` is a list of cases: command lines, `----`, the expected output, an
 //! empty line. With `CHRONIK_REWRITE=1` the expected output is rewritten, to be reviewed as a diff.
 
-mod harness;
-
 use std::path::Path;
 
-use chronik_raft as raft;
-use harness::{owner, Net, GROUP};
-use raft::driver::{Broken, DriverOptions, Opened};
+use crate::harness::{owner, Net, GROUP};
+use bytes::Bytes;
+use chronik_raft::driver::{Broken, DriverOptions, Opened};
+use chronik_raft::eraftpb::ConfChangeV2;
+use chronik_raft::{Descriptor, EntryKind, Proposal};
+use prost::Message as _;
 use wal::{Index, ReplicaId};
 
 #[test]
 fn scenarios() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/driver/scenarios");
     let mut files: Vec<_> = std::fs::read_dir(&folder)
         .expect("the folder of scenarios")
         .map(|file| file.expect("a file").path())
@@ -54,6 +55,7 @@ fn run(text: &str) -> String {
     let mut net = Net::new(0, DriverOptions::default());
     let mut cases = Vec::new();
     for case in text.trim_end().split("\n\n") {
+        net.violations.clear();
         let input = case.split("----").next().unwrap_or_default().trim_end();
         let mut output = Vec::new();
         let commands: Vec<&str> =
@@ -63,6 +65,7 @@ fn run(text: &str) -> String {
             output.append(&mut net.trace);
             output.extend(answer);
         }
+        output.extend(net.violations.drain(..).map(|violation| format!("VIOLATION {violation}")));
         if commands.is_empty() {
             cases.push(input.to_string());
             continue;
@@ -93,6 +96,8 @@ fn execute(net: &mut Net, command: &str) -> Option<String> {
             })
         }
         "turn" => net.turn(number(1)),
+        "seal" => return (!net.node(number(1)).journal.seal()).then(|| "nothing gathered".into()),
+        "member" => return Some(member(net, number(1), words[2])),
         "sync" => return (!net.sync(number(1))).then(|| "nothing gathered".into()),
         "deliver" => while net.deliver() {},
         "drop" => net.links.clear(),
@@ -127,6 +132,19 @@ fn execute(net: &mut Net, command: &str) -> Option<String> {
         _ => panic!("unknown command {command:?}"),
     }
     None
+}
+
+/// Proposes a membership change, given as `v1`, `l2` or `r3`.
+fn member(net: &mut Net, node: u64, change: &str) -> String {
+    let changes = raft_proto::parse_conf_change(change).expect("a membership change");
+    let change = ConfChangeV2 { changes, ..ConfChangeV2::default() };
+    let payload = [Bytes::from(change.encode_to_vec())];
+    let kind = EntryKind::Membership;
+    let proposal = Proposal { kind, descriptor: Descriptor::default(), payload: &payload };
+    match net.node(node).driver.propose(GROUP, &proposal) {
+        Ok((index, term)) => format!("{index}/{term}"),
+        Err(error) => error.to_string(),
+    }
 }
 
 fn crash(net: &mut Net, node: u64) -> String {
