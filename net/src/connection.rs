@@ -159,15 +159,11 @@ impl Connection {
             })
             .await;
         };
-        // Polled after the halves in the same wake-up, so it sees the moment reading ends, or the
-        // client is found gone while a request still waits for its turn.
+        // Polled after the halves in the same wake-up, so it sees the moment reading ends.
         let lingering = async {
-            poll_fn(|_| {
-                let pipeline = self.pipeline.borrow();
-                match pipeline.closed || pipeline.hung_up {
-                    true => Poll::Ready(()),
-                    false => Poll::Pending,
-                }
+            poll_fn(|_| match self.pipeline.borrow().closed {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
             })
             .await;
             self.shard.sleep(self.network.limits.linger).await;

@@ -39,7 +39,7 @@ pub use mesh::{Mesh, Port, Sender};
 pub use mutation::Mutation;
 pub use net::{AcceptedStream, ListenOptions, Listener, Stream};
 pub use preflight::{preflight, raise_open_files};
-pub use select::{either, join_all, Either};
+pub use select::{either, first, join_all, Either};
 pub use shard::{Shard, ShardId};
 pub use task::Task;
 pub use time::{Instant, Sleep};

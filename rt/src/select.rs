@@ -73,3 +73,18 @@ impl<F: Future> Future for JoinAll<F> {
         Poll::Ready(outputs.collect())
     }
 }
+
+/// Waits for the first of several futures and gives its output; the one that stands first wins a
+/// draw, the others are dropped. Never ready for an empty list. All are polled whenever one wakes.
+pub async fn first<I>(futures: I) -> <I::Item as Future>::Output
+where
+    I: IntoIterator,
+    I::Item: Future,
+{
+    let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    std::future::poll_fn(move |context| {
+        let mut outputs = futures.iter_mut().map(|future| future.as_mut().poll(context));
+        outputs.find(|output| output.is_ready()).unwrap_or(Poll::Pending)
+    })
+    .await
+}

@@ -1,8 +1,27 @@
-//! The `shards` crate of Chronik; see ARCHITECTURE.md.
+//! The broker: partitions, request handlers, group coordinators, metadata.
+//!
+//! Lives on every shard of a node; see ARCHITECTURE.md for the life of a produce and of a fetch.
 
 pub mod api;
+pub mod broker;
 pub mod config;
+pub mod controller;
+pub mod fetch;
 pub mod groups;
-
+pub mod http;
+pub mod listen;
 pub mod log;
 pub mod meta;
+pub mod metrics;
+pub mod node;
+mod observe;
+mod observe_io;
+pub mod options;
+pub mod partition;
+pub mod placement;
+pub mod router;
+mod service;
+pub mod stats;
+pub mod storage;
+mod upkeep;
+mod validate;

@@ -3,8 +3,7 @@
 use super::*;
 use crate::builder::{BatchBuilder, Marker};
 use crate::records::{
-    first_at_or_after, largest_timestamp, offenders, recompress, RecordError, TimestampAndOffset,
-    Unfolded,
+    first_at_or_after, largest_timestamp, recompress, RecordError, TimestampAndOffset, Unfolded,
 };
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::indexmap::IndexMap;
@@ -373,21 +372,4 @@ fn a_run_of_batches_ends_at_the_first_damage() {
     run.truncate(run.len() - 1);
     let cut: Vec<_> = Batches::new(run.freeze()).collect();
     assert_eq!(cut, vec![Ok(plain()), Err(BatchError::Truncated)]);
-}
-
-#[test]
-fn offenders_are_named_by_their_place() {
-    let mut builder = BatchBuilder::new().codec(Codec::Zstd);
-    for nth in 0..300i64 {
-        let key = (nth % 3 != 0).then_some(&b"k"[..]);
-        builder.push(nth, key, Some(b"v"), &[]);
-    }
-    let batch = builder.build().expect("builds");
-    let keyless = offenders(&batch, LIMIT, |record| record.key.is_none()).expect("reads");
-    let expected: Vec<i32> = (0..100).map(|nth| nth * 3).collect();
-    assert_eq!(keyless, expected);
-    let late = offenders(&batch, LIMIT, |record| record.timestamp > 297).expect("reads");
-    assert_eq!(late, vec![298, 299]);
-    let bomb = offenders(&batch, 10, |_| true).unwrap_err();
-    assert!(matches!(bomb, RecordError::Compress(_)), "{bomb}");
 }

@@ -30,6 +30,7 @@ pub struct TopicConfig {
     pub segment_bytes: u32,
     pub segment_ms: i64,
     pub segment_jitter_ms: i64,
+    pub segment_index_bytes: u32,
 }
 
 /// What may be removed from a log. Neither: everything is kept.
@@ -191,6 +192,7 @@ impl TopicConfig {
             segment_bytes: size("segment.bytes"),
             segment_ms: long("segment.ms"),
             segment_jitter_ms: long("segment.jitter.ms"),
+            segment_index_bytes: size("segment.index.bytes"),
         }
     }
 }

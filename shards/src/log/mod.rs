@@ -26,9 +26,6 @@ mod scan;
 mod state;
 mod types;
 
-#[cfg(test)]
-mod tests;
-
 pub use batch::{BatchFault, BatchHead};
 pub use checkpoint::{ActiveCheckpoint, LogCheckpoint};
 pub use codec::FormatError;

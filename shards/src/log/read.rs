@@ -202,7 +202,7 @@ impl PartitionInner {
     }
 
     /// Reads from one segment. When an index led to something else than the chain says, the index
-    /// is rebuilt from the segment, once, and the read is done again.
+    /// is rebuilt from the segment and the read is done again.
     async fn read_segment(
         &self,
         part: SegmentPart,
@@ -214,10 +214,7 @@ impl PartitionInner {
         let mut walk = SegmentWalk::new(self, part, start);
         match walk.collect(from, bound, answer).await {
             Err(error @ ReadError::Damaged { .. }) if indexed && answer.next_offset == from => {
-                if self.rebuilt.borrow().contains(&part.base_offset) {
-                    return Err(error);
-                }
-                let fresh = rebuild_index(self, part, true).await?;
+                let fresh = rebuild_index(self, part).await?;
                 let start = start_of(part, find(&fresh, Seek::Offset(from)));
                 if start == walk.start {
                     return Err(error);
@@ -245,7 +242,7 @@ impl PartitionInner {
         } else if part.end.0 <= INDEX_NEEDED_BYTES {
             return Ok((start_of(part, None), false));
         }
-        let fresh = rebuild_index(self, part, false).await?;
+        let fresh = rebuild_index(self, part).await?;
         Ok((start_of(part, find(&fresh, seek)), false))
     }
 

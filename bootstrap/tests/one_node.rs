@@ -1,0 +1,160 @@
+//! One node of several shards in a simulated world, and a client that speaks the wire format.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chronik_bootstrap as bootstrap;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::{
+    BrokerId, FetchRequest, MetadataRequest, ProduceRequest, TopicName,
+};
+use kafka_protocol::protocol::StrBytes;
+use net::builder::BatchBuilder;
+use net::client::Client;
+use rt::sim::{CrashKind, World, WorldOptions};
+use rt::Shard;
+use shards::meta::NodeId;
+use shards::options::Options;
+
+const PORT: u16 = 9092;
+const LIMIT: Duration = Duration::from_secs(120);
+
+async fn broker(shard: Shard) {
+    let mut options = Options::new(NodeId(1), PathBuf::from("/data"));
+    options.wal_budget_bytes = 64 << 20;
+    options.disk_reserve_bytes = 0;
+    let started = bootstrap::start(&shard, &Arc::new(options), |_| {}).await;
+    let _broker = started.expect("the node starts");
+    std::future::pending::<()>().await
+}
+
+fn topic() -> TopicName {
+    TopicName(StrBytes::from_static_str("t"))
+}
+
+async fn connect(shard: &Shard, address: SocketAddr) -> Client {
+    loop {
+        if let Ok(client) = Client::connect(shard, address, "test").await {
+            return client;
+        }
+        shard.sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn produce(client: &mut Client, value: &str) -> (i16, i64) {
+    let batch = BatchBuilder::new().record(1_000, None, Some(value.as_bytes()));
+    let batch = batch.build().expect("a batch").bytes;
+    let data = PartitionProduceData::default().with_index(0).with_records(Some(batch));
+    let topic = TopicProduceData::default().with_name(topic()).with_partition_data(vec![data]);
+    let request =
+        ProduceRequest::default().with_acks(-1).with_timeout_ms(5000).with_topic_data(vec![topic]);
+    let response = client.call(&request, 9).await.expect("an answer");
+    let answer = &response.responses[0].partition_responses[0];
+    (answer.error_code, answer.base_offset)
+}
+
+async fn fetch(client: &mut Client, offset: i64) -> Bytes {
+    let partition = FetchPartition::default()
+        .with_partition(0)
+        .with_fetch_offset(offset)
+        .with_current_leader_epoch(-1)
+        .with_last_fetched_epoch(-1)
+        .with_partition_max_bytes(1 << 20);
+    let topic = FetchTopic::default().with_topic(topic()).with_partitions(vec![partition]);
+    let request = FetchRequest::default()
+        .with_replica_id(BrokerId(-1))
+        .with_max_wait_ms(500)
+        .with_min_bytes(1)
+        .with_max_bytes(1 << 20)
+        .with_session_epoch(-1)
+        .with_topics(vec![topic]);
+    let response = client.call(&request, 12).await.expect("an answer");
+    let partition = &response.responses[0].partitions[0];
+    assert_eq!(partition.error_code, 0);
+    partition.records.clone().expect("never null")
+}
+
+async fn create(client: &mut Client) {
+    let asked = MetadataRequestTopic::default().with_name(Some(topic()));
+    let request = MetadataRequest::default()
+        .with_topics(Some(vec![asked]))
+        .with_allow_auto_topic_creation(true);
+    let response = client.call(&request, 9).await.expect("an answer");
+    assert_eq!(response.topics[0].error_code, 0);
+}
+
+fn world(seed: u64, shards: u16) -> (World, rt::sim::NodeId, SocketAddr) {
+    let world = World::new(seed, WorldOptions::default());
+    let node = world.add_node("broker", shards, broker);
+    let address = SocketAddr::new(world.address(node), PORT);
+    (world, node, address)
+}
+
+#[test]
+fn what_was_acknowledged_is_read_back_after_a_power_cut() {
+    for seed in 0..4 {
+        let (world, node, address) = world(seed, 2);
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let count = acknowledged.clone();
+        world.add_node("producer", 1, move |shard: Shard| {
+            let count = count.clone();
+            async move {
+                let mut client = connect(&shard, address).await;
+                create(&mut client).await;
+                for n in 0..50 {
+                    let (error, offset) = produce(&mut client, &format!("value {n}")).await;
+                    assert_eq!((error, offset), (0, n));
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+        let done = acknowledged.clone();
+        assert!(world.run_until(|_| done.load(Ordering::SeqCst) == 50, LIMIT), "produce hangs");
+        world.crash(node, CrashKind::PowerCut);
+        world.run_for(Duration::from_millis(100));
+        world.restart(node);
+        let read = Arc::new(AtomicU64::new(0));
+        let reading = read.clone();
+        world.add_node("consumer", 1, move |shard: Shard| {
+            let read = reading.clone();
+            async move {
+                let mut client = connect(&shard, address).await;
+                while read.load(Ordering::SeqCst) < 50 {
+                    let offset = read.load(Ordering::SeqCst) as i64;
+                    let mut records = fetch(&mut client, offset).await;
+                    while !records.is_empty() {
+                        let batch = net::batch::Batch::split_from(&mut records).expect("whole");
+                        batch.check_crc().expect("intact");
+                        assert_eq!(batch.header.base_offset as u64, read.load(Ordering::SeqCst));
+                        read.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            }
+        });
+        let all = read.clone();
+        assert!(world.run_until(|_| all.load(Ordering::SeqCst) == 50, LIMIT), "records missing");
+    }
+}
+
+#[test]
+fn the_port_is_reachable_only_when_the_node_serves() {
+    let (world, _, address) = world(1, 1);
+    assert_eq!(address.ip().is_ipv4(), IpAddr::V4(Ipv4Addr::LOCALHOST).is_ipv4());
+    let served = Arc::new(AtomicU64::new(0));
+    let flag = served.clone();
+    world.add_node("client", 1, move |shard: Shard| {
+        let flag = flag.clone();
+        async move {
+            let mut client = connect(&shard, address).await;
+            create(&mut client).await;
+            flag.store(1, Ordering::SeqCst);
+        }
+    });
+    assert!(world.run_until(|_| served.load(Ordering::SeqCst) == 1, LIMIT));
+}

@@ -1,0 +1,317 @@
+//! Fetch (key 1), versions 4 to 18.
+//!
+//! KIP-74 (limits of the whole answer), KIP-227 (sessions), KIP-320 (epochs), KIP-516 (topic ids
+//! from version 13), KIP-595 (diverging epoch), KIP-951 (current leader).
+//!
+//! Departures: only whole batches are sent. `preferred_read_replica` is always -1 and followers'
+//! fetches do not exist: replication has its own port.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kafka_protocol::messages::fetch_response::{
+    EpochEndOffset, FetchResponse, FetchableTopicResponse, PartitionData,
+};
+use kafka_protocol::messages::{BrokerId, FetchRequest, ResponseKind, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use net::{Answer, ErrorCode, Request};
+use rt::ShardId;
+
+use crate::broker::Broker;
+use crate::fetch::sessions::{Ask, Plan, SessionRequest, Told, TopicKey};
+use crate::fetch::{self, Found, Item};
+use crate::meta::{Image, Topic, TopicId};
+
+/// From this version on topics are named by id.
+const TOPIC_IDS_SINCE: i16 = 13;
+/// The broker's own cap on one answer (`fetch.max.bytes`).
+pub const ANSWER_BYTES_MAX: usize = 57_671_680;
+/// `replica_id` of ordinary consumers, and of the debugging consumer.
+const CONSUMER_IDS: [i32; 2] = [-1, -2];
+
+pub async fn handle(broker: Broker, request: Request, body: FetchRequest) -> Answer {
+    let version = request.version;
+    let replica = if version >= 15 { body.replica_state.replica_id } else { body.replica_id };
+    let stranger = !CONSUMER_IDS.contains(&replica.0);
+    if !(0..=1).contains(&body.isolation_level) {
+        return refuse(ErrorCode::InvalidRequest);
+    }
+    let by_id = version >= TOPIC_IDS_SINCE;
+    let now = broker.shard().now();
+    let random = broker.shard().random();
+    let plan = broker.sessions().borrow_mut().plan(session_request(&body, by_id), now, random);
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(refused) => return refuse(refused.0),
+    };
+    let limits = Limits::of(&body);
+    let read_committed = body.isolation_level == 1;
+    let mut slots = Slots::resolve(&broker, &plan, read_committed, stranger);
+    slots.read_until_enough(&broker, &limits).await;
+    let found = slots.fit(limits.max_bytes);
+    answer(&broker, version, &plan, found, read_committed)
+}
+
+/// An answer of one top-level error and no topics.
+fn refuse(error: ErrorCode) -> Answer {
+    let response = FetchResponse::default().with_error_code(error.code());
+    Answer::Message(ResponseKind::Fetch(response))
+}
+
+/// Puts what was found into an answer; an incremental one leaves out what is not news.
+fn answer(
+    broker: &Broker,
+    version: i16,
+    plan: &Plan,
+    found: Vec<Found>,
+    read_committed: bool,
+) -> Answer {
+    let mut response = FetchResponse::default().with_session_id(plan.session_id);
+    let mut bytes = 0;
+    for ((topic, partition, _), found) in plan.partitions.iter().zip(found) {
+        let told = Told { high_watermark: found.high_watermark, log_start: found.log_start };
+        let has_news = !found.records.is_empty() || found.ends_wait() || !found.error.is_none();
+        let mut sessions = broker.sessions().borrow_mut();
+        let changed = sessions.note(plan.session_id, topic, *partition, told, has_news);
+        if plan.incremental && !changed {
+            continue;
+        }
+        bytes += found.bytes();
+        let data = partition_data(*partition, found, version, read_committed);
+        match response.responses.last_mut().filter(|last| is_topic(last, topic)) {
+            Some(last) => last.partitions.push(data),
+            None => {
+                let mut answered = FetchableTopicResponse::default();
+                match topic {
+                    TopicKey::Name(name) => {
+                        answered.topic = TopicName(StrBytes::from_string(name.clone()))
+                    }
+                    TopicKey::Id(id) => answered.topic_id = *id,
+                }
+                answered.partitions.push(data);
+                response.responses.push(answered);
+            }
+        }
+    }
+    broker.stats().fetched(bytes as u64);
+    Answer::Message(ResponseKind::Fetch(response))
+}
+
+fn is_topic(answered: &FetchableTopicResponse, topic: &TopicKey) -> bool {
+    match topic {
+        TopicKey::Name(name) => *answered.topic.0 == **name,
+        TopicKey::Id(id) => answered.topic_id == *id,
+    }
+}
+
+fn partition_data(
+    partition: i32,
+    mut found: Found,
+    version: i16,
+    read_committed: bool,
+) -> PartitionData {
+    let mut data = PartitionData::default()
+        .with_partition_index(partition)
+        .with_error_code(found.error.code())
+        .with_high_watermark(found.high_watermark)
+        .with_last_stable_offset(found.last_stable_offset)
+        .with_log_start_offset(found.log_start)
+        .with_preferred_read_replica(BrokerId(-1))
+        .with_aborted_transactions(read_committed.then(Vec::new));
+    // Empty records are zero bytes, never null: librdkafka fails to parse a negative size.
+    data.records = Some(match found.records.len() {
+        0 => Bytes::new(),
+        1 => found.records.remove(0),
+        _ => Bytes::from(found.records.concat()),
+    });
+    if let Some((epoch, end_offset)) = found.diverging.filter(|_| version >= 12) {
+        data.diverging_epoch =
+            EpochEndOffset::default().with_epoch(epoch).with_end_offset(end_offset);
+    }
+    data
+}
+
+/// How much a request wants, and for how long it waits.
+struct Limits {
+    min_bytes: usize,
+    max_bytes: usize,
+    max_wait: Duration,
+}
+
+impl Limits {
+    fn of(body: &FetchRequest) -> Limits {
+        let unsigned = |n: i32| usize::try_from(n).unwrap_or(0);
+        Limits {
+            min_bytes: unsigned(body.min_bytes),
+            max_bytes: unsigned(body.max_bytes).min(ANSWER_BYTES_MAX),
+            max_wait: Duration::from_millis(unsigned(body.max_wait_ms) as u64),
+        }
+    }
+}
+
+fn session_request(body: &FetchRequest, by_id: bool) -> SessionRequest {
+    let key = |name: &TopicName, id| {
+        if by_id {
+            TopicKey::Id(id)
+        } else {
+            TopicKey::Name(name.0.to_string())
+        }
+    };
+    let mut asks = Vec::new();
+    for topic in &body.topics {
+        for partition in &topic.partitions {
+            let ask = Ask {
+                fetch_offset: partition.fetch_offset,
+                current_leader_epoch: partition.current_leader_epoch,
+                last_fetched_epoch: partition.last_fetched_epoch,
+                max_bytes: partition.partition_max_bytes,
+            };
+            asks.push((key(&topic.topic, topic.topic_id), partition.partition, ask));
+        }
+    }
+    let mut forgotten = Vec::new();
+    for topic in &body.forgotten_topics_data {
+        for partition in &topic.partitions {
+            forgotten.push((key(&topic.topic, topic.topic_id), *partition));
+        }
+    }
+    SessionRequest {
+        session_id: body.session_id,
+        session_epoch: body.session_epoch,
+        asks,
+        forgotten,
+    }
+}
+
+/// The partitions of one request, in order: either to be read on some shard, or refused already.
+struct Slots {
+    items: BTreeMap<ShardId, Vec<Item>>,
+    found: Vec<Option<Found>>,
+}
+
+impl Slots {
+    fn resolve(broker: &Broker, plan: &Plan, read_committed: bool, stranger: bool) -> Slots {
+        let image = broker.image();
+        let mut slots = Slots { items: BTreeMap::new(), found: vec![None; plan.partitions.len()] };
+        for (slot, (key, partition, ask)) in plan.partitions.iter().enumerate() {
+            let located = topic_of(&image, key).and_then(|topic| topic.partition(*partition));
+            match located {
+                Some(_) if stranger => {
+                    slots.found[slot] = Some(Found::failed(slot, ErrorCode::NotLeaderOrFollower))
+                }
+                Some(located) => {
+                    let group = located.group;
+                    let item = Item { slot, group, ask: *ask, read_committed };
+                    slots.items.entry(broker.shard_of(group)).or_default().push(item);
+                }
+                None => {
+                    let code = match key {
+                        TopicKey::Id(_) if topic_of(&image, key).is_none() => {
+                            ErrorCode::UnknownTopicId
+                        }
+                        _ => ErrorCode::UnknownTopicOrPartition,
+                    };
+                    slots.found[slot] = Some(Found::failed(slot, code));
+                }
+            }
+        }
+        slots
+    }
+
+    /// Reads, and reads again whenever there is more, until the answer has `min_bytes`, somebody
+    /// must hear of an error, or the time is over.
+    async fn read_until_enough(&mut self, broker: &Broker, limits: &Limits) {
+        let deadline = broker.shard().now() + limits.max_wait;
+        loop {
+            self.read(broker, limits.max_bytes).await;
+            let found = || self.found.iter().flatten();
+            let enough = found().map(Found::bytes).sum::<usize>() >= limits.min_bytes;
+            if enough || found().any(Found::ends_wait) {
+                return;
+            }
+            let left = deadline.saturating_since(broker.shard().now());
+            if left.is_zero() {
+                return;
+            }
+            let waits = self.waits(broker);
+            if broker.shard().timeout(left, waits).await.is_err() {
+                // What arrived meanwhile without waking the wait is still worth sending.
+                self.read(broker, limits.max_bytes).await;
+                return;
+            }
+        }
+    }
+
+    async fn read(&mut self, broker: &Broker, max_bytes: usize) {
+        let calls: Vec<_> = self
+            .items
+            .iter()
+            .map(|(shard, items)| {
+                let items = items.clone();
+                broker.call(*shard, move |broker| fetch::read(broker, items, max_bytes))
+            })
+            .collect();
+        for call in calls {
+            for found in call.await {
+                let slot = found.slot;
+                self.found[slot] = Some(found);
+            }
+        }
+    }
+
+    /// Resolves when one of the partitions has more than it gave.
+    async fn waits(&self, broker: &Broker) {
+        let calls: Vec<_> = self
+            .items
+            .iter()
+            .map(|(shard, items)| {
+                let items: Vec<Item> = items.iter().map(|item| self.after_found(item)).collect();
+                broker.call(*shard, move |broker| fetch::wait(broker, items))
+            })
+            .collect();
+        if calls.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        rt::first(calls).await
+    }
+
+    /// The item with its offset moved behind what was found, so that a wait is for more.
+    fn after_found(&self, item: &Item) -> Item {
+        let mut item = *item;
+        if let Some(found) = &self.found[item.slot] {
+            if found.error.is_none() && !found.records.is_empty() {
+                let end = if item.read_committed {
+                    found.last_stable_offset
+                } else {
+                    found.high_watermark
+                };
+                item.ask.fetch_offset = item.ask.fetch_offset.max(end);
+            }
+        }
+        item
+    }
+
+    /// Applies the limit of the whole answer, in request order and over all shards.
+    fn fit(self, max_bytes: usize) -> Vec<Found> {
+        let mut left = max_bytes;
+        let mut empty = true;
+        let mut all = Vec::with_capacity(self.found.len());
+        for (slot, found) in self.found.into_iter().enumerate() {
+            let mut found =
+                found.unwrap_or_else(|| Found::failed(slot, ErrorCode::UnknownTopicOrPartition));
+            fetch::fit(&mut found.records, left, empty);
+            left = left.saturating_sub(found.bytes());
+            empty &= found.records.is_empty();
+            all.push(found);
+        }
+        all
+    }
+}
+
+fn topic_of<'a>(image: &'a Image, key: &TopicKey) -> Option<&'a Topic> {
+    match key {
+        TopicKey::Name(name) => image.topic(name).map(|topic| &**topic),
+        TopicKey::Id(id) => image.topic_by_id(TopicId(*id)).map(|topic| &**topic),
+    }
+}

@@ -1,0 +1,295 @@
+//! Produce (key 0), versions 3 to 13.
+//!
+//! KIP-98 (idempotence), KIP-467 (record errors), KIP-516 (topic ids, version 13), KIP-951
+//! (current leader). Versions 0 to 2 are advertised for librdkafka's codec check, not served.
+//!
+//! What needs no partition state is checked here, on the connection's shard, in Kafka's order:
+//! topic, form of the batch, CRC, sizes, counts, timestamps. Then the batches go to their shards;
+//! they are on their way, in order, before this handler first waits, so that requests of one
+//! connection may overlap. Sequences and offsets are decided on the owning shard.
+//!
+//! Departures: records inside compressed batches are not looked at unless the topic compacts or
+//! recompresses. Null records are answered with INVALID_RECORD (Kafka never answers).
+
+use std::time::Duration;
+
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
+};
+use kafka_protocol::messages::{BrokerId, ProduceRequest, ResponseKind, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use net::batch::Batch;
+use net::{Answer, ErrorCode, LocalFuture, Request};
+use wal::GroupId;
+
+use super::scatter::{Ask, Scatter};
+use crate::broker::Broker;
+use crate::config::TopicConfig;
+use crate::meta::{Image, Topic, TopicId};
+use crate::options::Acknowledge;
+use crate::partition::{AppendError, Outcome};
+use crate::validate::{self, Refused};
+
+/// From this version on topics are named by id.
+const TOPIC_IDS_SINCE: i16 = 13;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Acks {
+    None,
+    Leader,
+    All,
+}
+
+/// What is told of one partition.
+#[derive(Clone, Debug)]
+struct Told {
+    error: ErrorCode,
+    base_offset: i64,
+    log_append_time_ms: i64,
+    log_start: i64,
+    /// (place in the batch, message)
+    record_errors: Vec<(i32, String)>,
+    message: Option<String>,
+}
+
+impl Told {
+    fn failed(error: ErrorCode, message: Option<String>) -> Told {
+        Told {
+            error,
+            base_offset: -1,
+            log_append_time_ms: -1,
+            log_start: -1,
+            record_errors: Vec::new(),
+            message,
+        }
+    }
+}
+
+/// One batch on its way to its shard.
+#[derive(Clone)]
+struct What {
+    batch: Batch,
+    /// With LogAppendTime: the time that was stamped into the batch.
+    log_append_time_ms: i64,
+    acks: Acks,
+    timeout: Duration,
+}
+
+/// Starts at once: everything up to the batches' departure happens before this returns.
+pub fn handle(broker: Broker, request: Request, body: ProduceRequest) -> LocalFuture<Answer> {
+    let version = request.version;
+    let acks = match body.acks {
+        0 => Some(Acks::None),
+        1 => Some(Acks::Leader),
+        -1 => Some(Acks::All),
+        _ => None,
+    };
+    let timeout = Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or(0));
+    let mut scatter = Scatter::new();
+    let mut names = Vec::with_capacity(body.topic_data.len());
+    {
+        let image = broker.image();
+        for topic in &body.topic_data {
+            let known = topic_of(&image, topic, version);
+            let config = known.as_ref().ok().and_then(|known| broker.topic_config(known.id));
+            for partition in &topic.partition_data {
+                let checked = match (acks, &known) {
+                    (None, _) => Err(Refused::code(ErrorCode::InvalidRequiredAcks)),
+                    (_, Err(error)) => Err(Refused::code(*error)),
+                    (Some(acks), Ok(known)) => {
+                        check(&broker, known, config.as_deref(), partition, version).map(
+                            |(group, batch, log_append_time_ms)| {
+                                (group, What { batch, log_append_time_ms, acks, timeout })
+                            },
+                        )
+                    }
+                };
+                match checked {
+                    Ok((group, what)) => scatter.ask(&broker, group, what),
+                    Err(refused) => scatter.answer(told_of(refused)),
+                }
+            }
+            let indexes = topic.partition_data.iter().map(|partition| partition.index).collect();
+            names.push((topic.name.clone(), topic.topic_id, indexes));
+        }
+    }
+    let answers = scatter.send(&broker, append);
+    Box::pin(async move {
+        let told = answers.await;
+        if acks == Some(Acks::None) {
+            return match told.iter().all(|told| told.error.is_none()) {
+                true => Answer::None,
+                false => Answer::Close { reason: "a produce with acks=0 failed" },
+            };
+        }
+        answer(&broker, names, told)
+    })
+}
+
+fn topic_of<'a>(
+    image: &'a Image,
+    topic: &TopicProduceData,
+    version: i16,
+) -> Result<&'a std::sync::Arc<Topic>, ErrorCode> {
+    let known = if version >= TOPIC_IDS_SINCE {
+        image.topic_by_id(TopicId(topic.topic_id)).ok_or(ErrorCode::UnknownTopicId)?
+    } else {
+        image.topic(&topic.name.0).ok_or(ErrorCode::UnknownTopicOrPartition)?
+    };
+    // Only the broker writes to these.
+    if known.is_internal() {
+        return Err(ErrorCode::InvalidTopicException);
+    }
+    Ok(known)
+}
+
+/// The checks that need no partition state; gives the batch as it will be stored.
+fn check(
+    broker: &Broker,
+    topic: &Topic,
+    config: Option<&TopicConfig>,
+    data: &PartitionProduceData,
+    version: i16,
+) -> Result<(GroupId, Batch, i64), Refused> {
+    let Some((located, config)) = topic.partition(data.index).zip(config) else {
+        return Err(Refused::code(ErrorCode::UnknownTopicOrPartition));
+    };
+    if broker.is_disk_full() {
+        let message = "the broker's disk has reached disk_reserve_bytes".to_owned();
+        return Err(Refused::with_message(ErrorCode::KafkaStorageError, message));
+    }
+    let now_ms = broker.shard().wall_ms();
+    let name = (&*topic.name, data.index);
+    let stored = validate::batch(data.records.as_ref(), config, name, now_ms, version)?;
+    Ok((located.group, stored.batch, stored.log_append_time_ms))
+}
+
+fn told_of(refused: Refused) -> Told {
+    let mut told = Told::failed(refused.error, refused.message);
+    told.record_errors = refused.record_errors;
+    told
+}
+
+/// On the shard that owns the partitions: all appends first, in order, then the waiting.
+fn append(
+    broker: Broker,
+    asks: Vec<Ask<What>>,
+) -> impl std::future::Future<Output = Vec<(usize, Told)>> {
+    let started: Vec<_> = asks.into_iter().map(|ask| (ask.slot, start(&broker, ask))).collect();
+    async move {
+        let mut all = Vec::with_capacity(started.len());
+        for (slot, started) in started {
+            let told = match started {
+                Ok(started) => finish(&broker, started).await,
+                Err(told) => told,
+            };
+            all.push((slot, told));
+        }
+        all
+    }
+}
+
+/// An append that is proposed.
+struct Started {
+    partition: crate::partition::PartitionRef,
+    wait: Option<crate::partition::Wait>,
+    told: Told,
+    deadline: rt::Instant,
+}
+
+fn start(broker: &Broker, ask: Ask<What>) -> Result<Started, Told> {
+    let Some(partition) = broker.partition(ask.group) else {
+        return Err(Told::failed(ErrorCode::UnknownTopicOrPartition, None));
+    };
+    let What { batch, log_append_time_ms, acks, timeout } = ask.what;
+    let mut state = partition.borrow_mut();
+    let log_start = state.log_start();
+    let appended = state.append(&batch).map_err(|error| Told {
+        log_start,
+        ..Told::failed(code_of(&error), Some(error.to_string()))
+    })?;
+    let wait = match acks {
+        _ if broker.options().acknowledge == Acknowledge::Relaxed => None,
+        Acks::None => None,
+        Acks::Leader => Some(state.wait_for_persist(appended.index)),
+        Acks::All => Some(state.wait_for_commit(appended.index)),
+    };
+    drop(state);
+    broker.stats().appended(batch.bytes.len() as u64, batch.header.record_count);
+    let told = Told {
+        base_offset: appended.base_offset,
+        log_append_time_ms: appended.duplicate_of_ms.unwrap_or(log_append_time_ms),
+        ..Told::failed(ErrorCode::None, None)
+    };
+    Ok(Started { partition, wait, told, deadline: broker.shard().now() + timeout })
+}
+
+async fn finish(broker: &Broker, started: Started) -> Told {
+    let Started { partition, wait, mut told, deadline } = started;
+    let outcome = match wait {
+        None => Ok(Outcome::Done),
+        Some(crate::partition::Wait::Over(outcome)) => Ok(outcome),
+        Some(pending) => {
+            let left = deadline.saturating_since(broker.shard().now());
+            broker.shard().timeout(left, pending).await
+        }
+    };
+    let error = match outcome {
+        Ok(Outcome::Done) => {
+            told.log_start = partition.borrow().log_start();
+            return told;
+        }
+        Ok(Outcome::LeadershipLost) => ErrorCode::NotLeaderOrFollower,
+        Ok(Outcome::Deleted) => ErrorCode::UnknownTopicOrPartition,
+        Err(_) => ErrorCode::RequestTimedOut,
+    };
+    Told::failed(error, None)
+}
+
+/// The code of an append that the partition refused.
+pub fn code_of(error: &AppendError) -> ErrorCode {
+    match error {
+        AppendError::NotLeader => ErrorCode::NotLeaderOrFollower,
+        AppendError::Deleted => ErrorCode::UnknownTopicOrPartition,
+        AppendError::OutOfOrderSequence => ErrorCode::OutOfOrderSequenceNumber,
+        AppendError::FencedProducer => ErrorCode::InvalidProducerEpoch,
+        // Retriable for every client, and it does not make them refresh their metadata.
+        AppendError::Busy(_) => ErrorCode::NotEnoughReplicas,
+    }
+}
+
+type AskedTopic = (TopicName, uuid::Uuid, Vec<i32>);
+
+fn answer(broker: &Broker, topics: Vec<AskedTopic>, told: Vec<Told>) -> Answer {
+    let leader = BrokerId(broker.node_id().0);
+    let mut told = told.into_iter();
+    let mut response = ProduceResponse::default();
+    for (name, topic_id, indexes) in topics {
+        let mut answered = TopicProduceResponse::default();
+        answered.name = name;
+        answered.topic_id = topic_id;
+        answered.partition_responses.reserve(indexes.len());
+        for (index, told) in indexes.into_iter().zip(&mut told) {
+            answered.partition_responses.push(partition_response(index, told, leader));
+        }
+        response.responses.push(answered);
+    }
+    Answer::Message(ResponseKind::Produce(response))
+}
+
+fn partition_response(index: i32, told: Told, _leader: BrokerId) -> PartitionProduceResponse {
+    let errors = told.record_errors.into_iter().map(|(place, message)| {
+        BatchIndexAndErrorMessage::default()
+            .with_batch_index(place)
+            .with_batch_index_error_message(Some(StrBytes::from_string(message)))
+    });
+    PartitionProduceResponse::default()
+        .with_index(index)
+        .with_error_code(told.error.code())
+        .with_base_offset(told.base_offset)
+        .with_log_append_time_ms(told.log_append_time_ms)
+        .with_log_start_offset(told.log_start)
+        .with_record_errors(errors.collect())
+        .with_error_message(told.message.map(StrBytes::from_string))
+}

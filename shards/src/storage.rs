@@ -1,0 +1,202 @@
+//! What the partition logs of a shard stand on: the write-ahead log to read back from, the group
+//! driver to give checkpoints to, the record format to search in.
+//!
+//! `log` knows none of these; this file ties them together. One [`Storage`] per shard.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use net::batch::{Batch, TimestampType};
+use net::compress::DECOMPRESSED_MAX_BYTES;
+use net::records::Unfolded;
+use raft::Groups;
+use rt::{Dir, Shard};
+use wal::{GroupId, Index, Location, Owner, Pressure, Wal};
+
+use crate::config::TopicConfig;
+use crate::log::{
+    CheckpointSink, EntryReader, FlushedCheckpoint, Flusher, Local, LogContext, LogOptions, Offset,
+    RecordSearch, RetentionConfig, SegmentConfig,
+};
+use crate::options::Options;
+use crate::partition::PartitionRef;
+
+/// Where segments are, below the data folder.
+pub const FOLDER: &str = "topics";
+/// How often the log is asked whether it runs short of space.
+const PRESSURE_CHECK: Duration = Duration::from_millis(50);
+
+/// The partitions of a shard by group, as placement and checkpoints share them.
+pub type Partitions = Rc<RefCell<BTreeMap<GroupId, PartitionRef>>>;
+
+#[derive(Clone)]
+pub struct Storage {
+    context: Rc<LogContext>,
+    flusher: Flusher,
+    partitions: Partitions,
+}
+
+impl Storage {
+    /// Opens the folder of segments, making it if need be, and starts the flush rounds.
+    pub async fn open(
+        shard: &Shard,
+        data: &Dir,
+        groups: &Groups,
+        wal: &Wal,
+        options: &Options,
+    ) -> std::io::Result<Storage> {
+        let topics = shard.create_dir(data.path().join(FOLDER)).await?;
+        let reader = Rc::new(FromWal { wal: wal.clone() });
+        let shares = u64::from(shard.count());
+        let options = LogOptions {
+            cache_bytes: options.cache_bytes / shares,
+            // Well below the log's budget, so that rounds run before it is under pressure.
+            dirty_bytes: (options.wal_budget_bytes / shares / 8).min(64 << 20),
+            ..LogOptions::default()
+        };
+        let context = LogContext::new(shard.clone(), topics, reader, options);
+        let partitions = Partitions::default();
+        let sink = Sink { groups: groups.clone(), partitions: partitions.clone() };
+        let flusher = Flusher::new(&context, Rc::new(sink));
+        shard.spawn(run(flusher.clone())).detach();
+        shard.spawn(watch(shard.clone(), wal.clone(), flusher.clone())).detach();
+        Ok(Storage { context, flusher, partitions })
+    }
+
+    pub fn context(&self) -> &Rc<LogContext> {
+        &self.context
+    }
+
+    pub fn partitions(&self) -> &Partitions {
+        &self.partitions
+    }
+
+    /// Flushes what can be flushed, for a stop.
+    pub async fn flush_all(&self) -> Result<(), crate::log::FlushError> {
+        self.flusher.round().await.map(|_| ())
+    }
+}
+
+/// Rounds until the shard ends. An error means that data may not be durable which we believe is:
+/// the process must not go on.
+async fn run(flusher: Flusher) {
+    if let Err(error) = flusher.run().await {
+        panic!("segments cannot be written: {error}");
+    }
+}
+
+/// Rings for a round when the log runs short of files.
+async fn watch(shard: Shard, wal: Wal, flusher: Flusher) {
+    loop {
+        shard.sleep(PRESSURE_CHECK).await;
+        if wal.pressure() != Pressure::None {
+            flusher.wal_pressure();
+        }
+    }
+}
+
+/// What of a topic's configuration shapes its segments.
+pub fn segment_config(config: &TopicConfig) -> SegmentConfig {
+    SegmentConfig {
+        segment_bytes: u64::from(config.segment_bytes),
+        segment_ms: config.segment_ms,
+        segment_jitter_ms: config.segment_jitter_ms,
+        segment_index_bytes: u64::from(config.segment_index_bytes),
+        index_interval_bytes: u64::from(config.index_interval_bytes),
+    }
+}
+
+/// What of a topic's configuration decides how long records are kept.
+pub fn retention_config(config: &TopicConfig) -> RetentionConfig {
+    RetentionConfig {
+        // A compacted topic keeps the last record of every key, whatever its age.
+        delete: config.cleanup.delete,
+        retention_ms: config.retention_ms.unwrap_or(-1),
+        retention_bytes: config.retention_bytes.map_or(-1, |n| i64::try_from(n).unwrap_or(-1)),
+    }
+}
+
+/// Reads committed batches back from the log.
+struct FromWal {
+    wal: Wal,
+}
+
+impl EntryReader for FromWal {
+    fn read(
+        &self,
+        owner: Owner,
+        index: Index,
+        _: Location,
+    ) -> Local<'static, Result<Bytes, String>> {
+        let wal = self.wal.clone();
+        Box::pin(async move {
+            let body = wal.read_entry(owner, index).await.map_err(|error| error.to_string())?;
+            let body = body.ok_or_else(|| format!("entry {} is not in the log", index.0))?;
+            Ok(raft::payload_of(&body))
+        })
+    }
+}
+
+/// Gives checkpoints to the group driver.
+struct Sink {
+    groups: Groups,
+    partitions: Partitions,
+}
+
+impl CheckpointSink for Sink {
+    fn producers(&self, owner: Owner, flushed: Index) -> Bytes {
+        let partitions = self.partitions.borrow();
+        let partition = partitions.get(&owner.group);
+        // A partition that is being deleted: its checkpoint will not be read again.
+        partition.map_or_else(Bytes::new, |p| p.borrow().producers().snapshot(flushed).into())
+    }
+
+    fn checkpoint(
+        &self,
+        checkpoints: Vec<FlushedCheckpoint>,
+    ) -> Local<'static, Result<(), String>> {
+        let groups = self.groups.clone();
+        Box::pin(async move {
+            let mut last = None;
+            for FlushedCheckpoint { identity, index, term, bytes } in checkpoints {
+                let written = groups.checkpoint(identity.owner.group, index, term, &bytes);
+                last = written.map_err(|error| error.to_string())?.or(last);
+            }
+            match last {
+                Some(frame) => groups.wait_durable(frame).await.map_err(|e| e.to_string()),
+                None => Ok(()),
+            }
+        })
+    }
+}
+
+/// Looks for records inside batches.
+pub struct Search;
+
+impl RecordSearch for Search {
+    fn first_at_or_after(
+        &self,
+        batch: &Bytes,
+        timestamp: i64,
+        from: Offset,
+    ) -> Result<Option<(Offset, i64)>, String> {
+        let batch = Batch::split_from(&mut batch.clone()).map_err(|error| error.to_string())?;
+        if batch.header.timestamp_type() == TimestampType::LogAppendTime {
+            let hit = batch.header.max_timestamp >= timestamp;
+            let offset = Offset(batch.header.base_offset.max(from.0));
+            return Ok(hit.then_some((offset, batch.header.max_timestamp)));
+        }
+        let unreadable = |error: net::records::RecordError| error.to_string();
+        let records = Unfolded::new(&batch, DECOMPRESSED_MAX_BYTES).map_err(unreadable)?;
+        for record in &records {
+            let record = record.map_err(unreadable)?;
+            if record.timestamp >= timestamp && record.offset >= from.0 {
+                return Ok(Some((Offset(record.offset), record.timestamp)));
+            }
+        }
+        Ok(None)
+    }
+}
