@@ -19,8 +19,8 @@ use rt::{Dir, Notify, Shard, ShardId};
 use wal::{GroupId, Term, Wal};
 
 use crate::api::init_producer_id::IdBlock;
-use crate::config::{BrokerConfig, BrokerView, TopicConfig};
 use crate::api::SubmitError;
+use crate::config::{BrokerConfig, BrokerView, TopicConfig};
 use crate::controller::Controller;
 use crate::fetch::sessions::Sessions;
 use crate::meta::{Command, Image, NodeId, Outcome, TopicId, META_GROUP};
@@ -84,9 +84,8 @@ impl Broker {
         let inner = Inner {
             image: RefCell::new(image),
             config: RefCell::new(Rc::new(config)),
-            /// Groups that this node leads, on all shards, with their terms.
-    led: RefCell<BTreeMap<GroupId, Term>>,
-    topic_configs: RefCell::new(BTreeMap::new()),
+            led: RefCell::new(BTreeMap::new()),
+            topic_configs: RefCell::new(BTreeMap::new()),
             sessions: RefCell::new(Sessions::new(slots.max(1))),
             producer_ids: RefCell::new(0..0),
             stats: Stats::default(),
@@ -227,9 +226,10 @@ impl Broker {
             self.inner.config.replace(Rc::new(config));
         }
         self.inner.image.replace(image.clone());
-        self.inner.led.borrow_mut().retain(|group, _| {
-            *group == META_GROUP || image.partition_by_group(*group).is_some()
-        });
+        self.inner
+            .led
+            .borrow_mut()
+            .retain(|group, _| *group == META_GROUP || image.partition_by_group(*group).is_some());
         self.placement().finish(self, change)
     }
 

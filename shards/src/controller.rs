@@ -209,7 +209,7 @@ impl Controller {
                 // A later turn has a state that every shard confirmed.
                 return Ok(());
             }
-            (inner.applied.0, inner.applied.1, inner.state.encode())
+            (inner.applied.0, inner.applied.1, inner.state.snapshot())
         };
         let folder = broker.shard().create_dir(data.path().join(FOLDER)).await?;
         let name = file_name(index);
@@ -239,7 +239,7 @@ async fn load(data: &Dir, app: &Bytes) -> Result<State, ControllerError> {
         .map_err(|_| ControllerError::Damaged("its checkpoint names no file".to_owned()))?;
     let folder = data.open_subdir(FOLDER).await?;
     let bytes = folder.read(&name).await?;
-    State::decode(&bytes).map_err(|error| ControllerError::Damaged(error.to_string()))
+    State::restore(&bytes).map_err(|error| ControllerError::Damaged(error.to_string()))
 }
 
 /// The metadata cannot be read or kept.

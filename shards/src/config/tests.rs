@@ -206,6 +206,7 @@ fn a_topic_resolves_to_typed_values() {
         segment_bytes: 1 << 30,
         segment_ms: 604_800_000,
         segment_jitter_ms: 0,
+        segment_index_bytes: 10 << 20,
     };
     assert_eq!(config, expected);
 
