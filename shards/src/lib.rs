@@ -2,6 +2,7 @@
 //!
 //! Lives on every shard of a node; see ARCHITECTURE.md for the life of a produce and of a fetch.
 
+mod admin;
 pub mod api;
 pub mod broker;
 pub mod config;
