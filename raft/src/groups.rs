@@ -5,7 +5,8 @@
 //! Assumes: it is the one consumer of the log's durable frames. Never does: hold the driver
 //! borrowed while a machine is called, or across an await.
 //!
-//! If the log fails, nothing that was decided can be made durable: the loop ends, every call is
+//! Data is taken only while the log has room for it, which is asked before Raft is: what Raft has
+//! accepted cannot be given back. If the log fails, nothing that was decided can be made durable: the loop ends, every call is
 //! refused, and whoever waits in [`Groups::failure`] stops the process.
 
 use std::cell::{Cell, RefCell};
@@ -15,8 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rt::{Mutation, Notify, Shard, Task};
 use wal::{
-    FrameNumber, GroupId, Index, Owner, Pressure, RecordRef, RecoveredReplica, ReplicaId, Term,
-    Wal, WalError,
+    FrameNumber, GroupId, Index, Owner, RecordRef, RecoveredReplica, ReplicaId, Term, Wal, WalError,
 };
 
 use crate::driver::{
@@ -26,9 +26,12 @@ use crate::driver::{
 use crate::transport::Incoming;
 use crate::{payload_of, EntryKind, Proposal, DESCRIPTOR_BYTES};
 
-/// Proposed payload bytes after which a turn is taken at once, so that the room that was seen in
-/// the log is still there when they are written.
+/// Proposed bytes after which a turn is taken at once, so that the room that was seen in the log
+/// is still there when they are written. Half a record of the log, if that is less.
 const TURN_MAX_BYTES: u64 = 1 << 20;
+
+/// What an entry takes in the log besides its payload, about.
+const RECORD_BYTES: usize = DESCRIPTOR_BYTES + wal::format::RECORD_HEADER_BYTES;
 
 /// Settings of a shard's groups.
 #[derive(Debug, Clone)]
@@ -65,6 +68,8 @@ struct Inner {
     work: Notify,
     /// Some group may have begun to tick.
     clock: Notify,
+    turn_max_bytes: u64,
+    /// What was proposed since the last turn, as records.
     proposed_bytes: Cell<u64>,
     failed: RefCell<Option<String>>,
     failure: Notify,
@@ -74,9 +79,9 @@ struct Inner {
 impl Groups {
     /// The groups of a shard over its log, none yet. Nothing happens before [`Groups::start`].
     pub fn new(shard: &Shard, wal: Wal, mut options: GroupsOptions) -> Groups {
-        let record_bytes = wal.body_max_bytes().saturating_sub(DESCRIPTOR_BYTES as u64);
+        let body_max_bytes = wal.body_max_bytes();
         let entry_max_bytes = &mut options.driver.entry_max_bytes;
-        *entry_max_bytes = record_bytes.min(*entry_max_bytes);
+        *entry_max_bytes = (*entry_max_bytes).min(body_max_bytes - DESCRIPTOR_BYTES as u64);
         let generator = shard.clone();
         let driver = Driver::new(options.driver, Box::new(move || generator.random()));
         let inner = Inner {
@@ -87,6 +92,7 @@ impl Groups {
             outbound: RefCell::default(),
             work: Notify::new(),
             clock: Notify::new(),
+            turn_max_bytes: TURN_MAX_BYTES.min(body_max_bytes / 2),
             proposed_bytes: Cell::new(0),
             failed: RefCell::default(),
             failure: Notify::new(),
@@ -148,7 +154,7 @@ impl Groups {
         let created = driver.create(journal, owner, voters, (index, term), machine);
         drop(driver);
         if let Err(OpenError::Journal(error)) = &created {
-            self.inner.fail(&error.0);
+            self.inner.note(error);
         }
         self.wake();
         created
@@ -176,14 +182,14 @@ impl Groups {
         if inner.failed.borrow().is_some() {
             return Err(ProposeError::LogFailed);
         }
-        if proposal.kind == EntryKind::Data && inner.wal.pressure() == Pressure::Refusing {
+        let payload_bytes: usize = proposal.payload.iter().map(Bytes::len).sum();
+        let bytes = inner.proposed_bytes.get() + (payload_bytes + RECORD_BYTES) as u64;
+        if proposal.kind == EntryKind::Data && bytes > inner.wal.data_room_bytes() {
             return Err(ProposeError::LogFull);
         }
         let placed = inner.driver.borrow_mut().propose(group, &proposal)?;
-        let bytes: usize = proposal.payload.iter().map(Bytes::len).sum();
-        let proposed_bytes = inner.proposed_bytes.get() + bytes as u64;
-        inner.proposed_bytes.set(proposed_bytes);
-        if proposed_bytes >= TURN_MAX_BYTES {
+        inner.proposed_bytes.set(bytes);
+        if bytes >= inner.turn_max_bytes {
             inner.write();
         }
         inner.work.notify_one();
@@ -264,7 +270,7 @@ impl Groups {
 
     fn check_log(&self) -> Result<(), JournalError> {
         match &*self.inner.failed.borrow() {
-            Some(reason) => Err(JournalError(reason.clone())),
+            Some(reason) => Err(JournalError::Failed(reason.clone())),
             None => Ok(()),
         }
     }
@@ -339,7 +345,7 @@ impl Inner {
         let is_ticking = driver.is_ticking();
         drop(driver);
         if let Err(error) = turned {
-            self.fail(&error.0);
+            self.fail(&error.to_string());
         }
         if is_ticking {
             self.clock.notify_one();
@@ -358,7 +364,14 @@ impl Inner {
     }
 
     fn judge<T>(&self, result: Result<T, JournalError>) -> Result<T, JournalError> {
-        result.inspect_err(|error| self.fail(&error.0))
+        result.inspect_err(|error| self.note(error))
+    }
+
+    /// Outside of a turn a full log is the caller's to bear; a failed one is the end.
+    fn note(&self, error: &JournalError) {
+        if let JournalError::Failed(reason) = error {
+            self.fail(reason);
+        }
     }
 
     fn fail(&self, reason: &str) {
@@ -379,8 +392,10 @@ impl Journal for WalJournal<'_> {
     /// Entries may take the last file of the budget too: they were admitted while there was room,
     /// and raft-rs cannot give them back.
     fn append(&mut self, record: RecordRef<'_>) -> Result<Placed, JournalError> {
-        let placed =
-            self.0.append_reserved(record).map_err(|error| JournalError(error.to_string()))?;
+        let placed = self.0.append_reserved(record).map_err(|error| match error {
+            WalError::Exhausted => JournalError::Full,
+            error => JournalError::Failed(error.to_string()),
+        })?;
         Ok(Placed { frame: placed.frame, position: placed.offset, location: placed.location })
     }
 }

@@ -229,6 +229,17 @@ impl Wal {
         }
     }
 
+    /// How many bytes of data would be taken now, a whole file staying free behind them. For who
+    /// must know before it is bound: what Raft has accepted cannot be given back.
+    pub fn data_room_bytes(&self) -> u64 {
+        let state = self.core.state();
+        let options = &self.core.options;
+        match state.free_files(options) {
+            0 => 0,
+            free => (free - 1) * options.file_bytes + state.gather.room_in_file(),
+        }
+    }
+
     /// Since when a write has been unanswered, if that is longer than two seconds: the disk does
     /// not keep up, and leaderships should go elsewhere.
     pub fn stalled(&self) -> Option<Duration> {

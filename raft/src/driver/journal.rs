@@ -16,11 +16,17 @@ pub struct Placed {
     pub location: Location,
 }
 
-/// The log takes no more records. Nothing of this shard may go on: what was decided in memory
-/// cannot be made durable.
+/// A record that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the write-ahead log failed: {0}")]
-pub struct JournalError(pub String);
+pub enum JournalError {
+    /// No room for this record until older files are recycled; nothing was written.
+    #[error("the write-ahead log is full")]
+    Full,
+    /// The log takes no more records. Nothing of this shard may go on: what was decided in memory
+    /// cannot be made durable.
+    #[error("the write-ahead log failed: {0}")]
+    Failed(String),
+}
 
 /// A log that gathers records into frames.
 pub trait Journal {

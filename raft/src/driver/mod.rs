@@ -7,7 +7,7 @@
 //! given every frame, in order.
 //! Never does: wait, read a clock or a disk, or look at a group that nothing happened to.
 //!
-//! A failed journal is the end: the error is answered, and no event may follow. A panic inside
+//! A journal that fails in a turn is the end: the error is answered, and no event may follow. A panic inside
 //! raft-rs is not caught.
 
 mod effects;
@@ -91,7 +91,7 @@ pub enum ProposeError {
     #[error("the entry is too large")]
     TooLarge,
     /// The log has no room for data until checkpoints let it recycle files: try again.
-    #[error("the write-ahead log is full")]
+    #[error("the write-ahead log has no room for data")]
     LogFull,
     /// The write-ahead log failed; the process is about to end.
     #[error("the write-ahead log failed")]
@@ -228,9 +228,12 @@ impl Driver {
             ..RecoveredReplica::default()
         };
         let recovered = recover::recover(&replica).expect("a first checkpoint is whole");
-        self.insert(owner, recovered, machine)?;
+        if self.keys.contains_key(&owner.group) {
+            return Err(OpenError::Exists(owner));
+        }
         let body: &[&[u8]] = &[&head];
         let placed = journal.append(RecordRef::Checkpoint { owner, index, term, body })?;
+        self.insert(owner, recovered, machine)?;
         Ok(placed.frame)
     }
 
@@ -245,12 +248,13 @@ impl Driver {
         if self.member(key).map(Member::owner) != Some(owner) {
             return Ok(None);
         }
+        let placed = journal.append(RecordRef::Tombstone { owner })?;
         self.keys.remove(&owner.group);
         self.members[key] = None;
         self.free.push(key);
         self.wheel.remove(key);
         self.ready.retain(|ready| *ready != key);
-        Ok(Some(journal.append(RecordRef::Tombstone { owner })?.frame))
+        Ok(Some(placed.frame))
     }
 
     // Events: work.

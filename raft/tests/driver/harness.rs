@@ -148,7 +148,7 @@ impl MemoryJournal {
 impl Journal for MemoryJournal {
     fn append(&mut self, record: RecordRef<'_>) -> Result<Placed, JournalError> {
         if self.failed {
-            return Err(JournalError("the test broke it".into()));
+            return Err(JournalError::Failed("the test broke it".into()));
         }
         let frame = self.number();
         let (records, bytes) = &mut self.gathering;
