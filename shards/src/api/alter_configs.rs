@@ -16,7 +16,8 @@ pub async fn handle<A: Admin>(admin: &A, request: AlterConfigsRequest) -> AlterC
     let responses = request.resources.into_iter().zip(results).map(|(resource, result)| {
         let response = AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)
-            .with_resource_name(resource.resource_name);
+            .with_resource_name(resource.resource_name)
+            .with_error_message(None);
         match result {
             Ok(()) => response,
             Err(refusal) => {

@@ -29,7 +29,8 @@ pub fn handle_alter<A: Admin>(
     let responses = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|asked| {
             let answer = ReassignablePartitionResponse::default()
-                .with_partition_index(asked.partition_index);
+                .with_partition_index(asked.partition_index)
+                .with_error_message(None);
             match reassign(&image, &topic.name, asked) {
                 Ok(()) => answer,
                 Err(refusal) => {
@@ -40,8 +41,9 @@ pub fn handle_alter<A: Admin>(
         let partitions = partitions.collect();
         ReassignableTopicResponse::default().with_name(topic.name).with_partitions(partitions)
     });
-    let response =
-        AlterPartitionReassignmentsResponse::default().with_responses(responses.collect());
+    let response = AlterPartitionReassignmentsResponse::default()
+        .with_error_message(None)
+        .with_responses(responses.collect());
     match version {
         0 => response,
         _ => response.with_allow_replication_factor_change(request.allow_replication_factor_change),
@@ -69,5 +71,5 @@ fn reassign(image: &Image, topic: &str, asked: &ReassignablePartition) -> Result
 }
 
 pub fn handle_list() -> ListPartitionReassignmentsResponse {
-    ListPartitionReassignmentsResponse::default()
+    ListPartitionReassignmentsResponse::default().with_error_message(None)
 }

@@ -40,7 +40,8 @@ pub async fn handle<A: Admin>(
         }
     }
     let results = planned.into_iter().map(|(name, planned)| {
-        let result = CreatePartitionsTopicResult::default().with_name(name);
+        let result =
+            CreatePartitionsTopicResult::default().with_name(name).with_error_message(None);
         match planned {
             Ok(_) => result,
             Err(refusal) => {

@@ -241,6 +241,7 @@ fn created<A: Admin>(admin: &A, version: i16, topic: NewTopic) -> CreatableTopic
     let replicas = topic.partitions.first().map_or(0, Vec::len);
     let result = CreatableTopicResult::default()
         .with_name(TopicName(text(&topic.name)))
+        .with_error_message(None)
         .with_topic_id(if version >= 7 { topic.id.0 } else { Uuid::nil() })
         .with_num_partitions(topic.partitions.len() as i32)
         .with_replication_factor(i16::try_from(replicas).unwrap_or(i16::MAX));

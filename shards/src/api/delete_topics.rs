@@ -136,7 +136,7 @@ fn deletion_disabled(version: i16) -> Refusal {
 }
 
 fn result(version: i16, named: Named, found: Result<Arc<Topic>, Refusal>) -> DeletableTopicResult {
-    let answer = DeletableTopicResult::default();
+    let answer = DeletableTopicResult::default().with_error_message(None);
     match found {
         Ok(topic) => answer
             .with_name(Some(topic_name(&topic.name)))

@@ -44,6 +44,7 @@ pub fn handle<A: Admin>(
         false => NO_OPERATIONS,
     };
     DescribeClusterResponse::default()
+        .with_error_message(None)
         .with_endpoint_type(BROKERS)
         .with_cluster_id(text(&image.cluster_id()))
         .with_controller_id(controller(admin))

@@ -140,7 +140,8 @@ fn result(
         .with_value(entry.value.and_then(open))
         .with_read_only(entry.read_only)
         .with_config_source(entry.source as i8)
-        .with_is_sensitive(is_secret);
+        .with_is_sensitive(is_secret)
+        .with_documentation(None);
     if request.include_synonyms {
         let synonyms = entry.synonyms.into_iter().map(|synonym| {
             DescribeConfigsSynonym::default()

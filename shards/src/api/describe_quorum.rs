@@ -38,7 +38,7 @@ pub async fn handle<A: Admin>(
         let answer = TopicData::default().with_topic_name(topic.topic_name);
         topics.push(answer.with_partitions(partitions));
     }
-    let response = DescribeQuorumResponse::default().with_topics(topics);
+    let response = DescribeQuorumResponse::default().with_error_message(None).with_topics(topics);
     if version < 2 || !nodes_asked_for {
         return response;
     }
@@ -49,6 +49,7 @@ fn state(version: i16, quorum: &Quorum) -> PartitionData {
     let voters = quorum.voters.iter().map(|voter| replica(version, voter));
     let observers = quorum.observers.iter().map(|voter| replica(version, voter));
     PartitionData::default()
+        .with_error_message(None)
         .with_leader_id(quorum.leader.map_or(BrokerId(-1), broker_id))
         .with_leader_epoch(quorum.epoch)
         .with_high_watermark(quorum.high_watermark)

@@ -40,3 +40,6 @@ pub mod unregister_broker;
 pub mod update_features;
 
 pub use admin::{Admin, Host, Leadership, Quorum, SubmitError, Voter};
+
+#[cfg(test)]
+mod tests;

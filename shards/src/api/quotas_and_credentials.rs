@@ -15,7 +15,7 @@ use kafka_protocol::protocol::StrBytes;
 use net::ErrorCode;
 
 pub fn describe_quotas() -> DescribeClientQuotasResponse {
-    DescribeClientQuotasResponse::default().with_entries(Some(Vec::new()))
+    DescribeClientQuotasResponse::default().with_error_message(None).with_entries(Some(Vec::new()))
 }
 
 /// Null and an empty list ask for all users.
@@ -43,5 +43,7 @@ pub fn describe_scram(
             .with_error_code(code.code())
             .with_error_message(Some(StrBytes::from_string(message)))
     });
-    DescribeUserScramCredentialsResponse::default().with_results(results.collect())
+    DescribeUserScramCredentialsResponse::default()
+        .with_error_message(None)
+        .with_results(results.collect())
 }

@@ -14,7 +14,7 @@ pub async fn handle<A: Admin>(
     admin: &A,
     request: &UnregisterBrokerRequest,
 ) -> UnregisterBrokerResponse {
-    let response = UnregisterBrokerResponse::default();
+    let response = UnregisterBrokerResponse::default().with_error_message(None);
     match unregister(admin, NodeId(request.broker_id.0)).await {
         Ok(()) => response,
         Err(refusal) => {

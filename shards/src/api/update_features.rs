@@ -21,7 +21,7 @@ pub fn handle<A: Admin>(
     let current = admin.image().feature_level();
     let results: Vec<(&FeatureUpdateKey, Result<(), Refusal>)> =
         request.feature_updates.iter().map(|asked| (asked, update(asked, current))).collect();
-    let response = UpdateFeaturesResponse::default();
+    let response = UpdateFeaturesResponse::default().with_error_message(None);
     if version >= 2 {
         // One answer for all of them: the first refusal.
         return match results.into_iter().find_map(|(_, result)| result.err()) {
@@ -32,7 +32,9 @@ pub fn handle<A: Admin>(
         };
     }
     let results = results.into_iter().map(|(asked, result)| {
-        let answer = UpdatableFeatureResult::default().with_feature(asked.feature.clone());
+        let answer = UpdatableFeatureResult::default()
+            .with_feature(asked.feature.clone())
+            .with_error_message(None);
         match result {
             Ok(()) => answer,
             Err(refusal) => {
