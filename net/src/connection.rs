@@ -11,6 +11,7 @@ use std::future::{poll_fn, Future};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestKind};
@@ -103,6 +104,13 @@ impl Idleness for Connection {
 /// Rounds of reading and writing before other tasks of the shard get their turn.
 const ROUNDS_MAX: u32 = 32;
 
+/// Bytes of requests started before other tasks of the shard get their turn: checksums of so much
+/// take some 100 us.
+const TURN_MAX_BYTES: usize = 512 * 1024;
+
+/// A request that waits longer for its turn has its client watched.
+const HANGUP_WATCH_AFTER: Duration = Duration::from_millis(100);
+
 impl Connection {
     async fn sniff(&self, frames: &mut FrameReader) -> Result<Speaks, Ended> {
         let first = frames.first_bytes(self).await?;
@@ -124,7 +132,6 @@ impl Connection {
         let first = frames.take_buffer();
         http::serve(&self.shard, &self.stream, first, &self.network, Rc::clone(&self.service))
             .await;
-        self.stream.shutdown();
     }
 
     /// Runs both halves until reading has ended and what is in flight is answered, or its time
@@ -159,11 +166,15 @@ impl Connection {
             })
             .await;
         };
-        // Polled after the halves in the same wake-up, so it sees the moment reading ends.
+        // Polled after the halves in the same wake-up, so it sees the moment reading ends, or the
+        // client is found gone while a request still waits for its turn.
         let lingering = async {
-            poll_fn(|_| match self.pipeline.borrow().closed {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
+            poll_fn(|_| {
+                let pipeline = self.pipeline.borrow();
+                match pipeline.closed || pipeline.hung_up {
+                    true => Poll::Ready(()),
+                    false => Poll::Pending,
+                }
             })
             .await;
             self.shard.sleep(self.network.limits.linger).await;
@@ -176,7 +187,12 @@ impl Connection {
     // ---- Reading ----
 
     async fn read_requests(&self, mut frames: FrameReader) -> Ended {
+        let mut bytes_in_turn = 0;
         loop {
+            if bytes_in_turn >= TURN_MAX_BYTES {
+                bytes_in_turn = 0;
+                self.shard.yield_now().await;
+            }
             let frame = match frames.next(self).await {
                 Ok(frame) => frame,
                 Err(ended) => {
@@ -185,6 +201,7 @@ impl Connection {
                     return ended;
                 }
             };
+            bytes_in_turn += frame.len();
             if let Err(ended) = self.start(frame).await {
                 return ended;
             }
@@ -272,6 +289,10 @@ impl Connection {
                 None => Poll::Pending,
             })
         };
+        // Most waits are short; watching for a hang-up takes a descriptor and system calls.
+        if let Ok(result) = self.shard.timeout(HANGUP_WATCH_AFTER, turn()).await {
+            return result;
+        }
         if !self.pipeline.borrow().hung_up {
             match rt::either(turn(), self.stream.closed()).await {
                 Either::Left(result) => return result,

@@ -28,8 +28,8 @@ const READ_BYTES: usize = 8 * 1024;
 /// How long a refused client may take to read the answer and close.
 const REFUSAL_LINGER: Duration = Duration::from_millis(500);
 
-/// Serves HTTP/1.1 until the client closes or is idle for too long. `first` is what was already
-/// read from the stream.
+/// Serves HTTP/1.1 until the client closes or is idle for too long, then shuts the stream down.
+/// `first` is what was already read from it: nothing on a listener that speaks HTTP only.
 pub async fn serve(
     shard: &rt::Shard,
     stream: &rt::Stream,
@@ -67,6 +67,7 @@ pub async fn serve(
         let writing = writing.borrow_mut().take();
         let _ = shard.timeout(REFUSAL_LINGER, deliver_refusal(stream, writing)).await;
     }
+    stream.shutdown();
 }
 
 /// Ends a write under way, then reads on until the client closes: closing with bytes unread would
@@ -214,7 +215,7 @@ impl hyper::rt::Write for Adapter {
         self.poll_written(context)
     }
 
-    /// The connection shuts the stream down, once hyper is done with it.
+    /// `serve` shuts the stream down, once hyper is done with it.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_written(context)
     }

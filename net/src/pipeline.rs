@@ -25,6 +25,10 @@ pub(crate) struct Entry {
     pub charge: Charge,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an answer is moved once; boxing it would allocate per request"
+)]
 pub(crate) enum State {
     Running(LocalFuture<Answer>),
     Done(Answer),

@@ -252,6 +252,26 @@ pub fn largest_timestamp(
     Ok(largest)
 }
 
+/// Offenders that a Produce answer names at most.
+pub const OFFENDERS_MAX: usize = 100;
+
+/// The places in the batch (0 is the first record) of records that `is_bad`, the first hundred of
+/// them: what `record_errors` of a Produce answer lists (KIP-467). Fails when the batch cannot be
+/// read to its end, or holds fewer records than its header counts.
+pub fn offenders(
+    batch: &Batch,
+    limit_bytes: usize,
+    is_bad: impl Fn(&Record<'_>) -> bool,
+) -> Result<Vec<i32>, RecordError> {
+    let mut found = Vec::new();
+    for (place, record) in (0i32..).zip(&Unfolded::new(batch, limit_bytes)?) {
+        if is_bad(&record?) && found.len() < OFFENDERS_MAX {
+            found.push(place);
+        }
+    }
+    Ok(found)
+}
+
 /// The same records under another codec, with length and checksum to match. The level is the
 /// codec's own (see [`compress::compress`]). A batch already in that codec is returned as it is.
 pub fn recompress(

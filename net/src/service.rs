@@ -37,6 +37,10 @@ pub struct Request {
 
 /// What a service gives back for one request. The connection adds length and response header.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an answer is moved once; boxing it would allocate per request"
+)]
 pub enum Answer {
     /// Encoded by the codec at the request's version.
     Message(ResponseKind),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use chronik_net::{ApiKey, Limits};
-use common::{expect_closed, fetch, frame, metadata, produce, serve, text};
+use common::{expect_closed, fetch, frame, metadata, produce, serve, serve_on_sockets, text};
 use kafka_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, FetchRequest, MetadataRequest, ProduceRequest,
     TransactionalId,
@@ -405,5 +405,95 @@ fn sniffing_can_be_switched_off() {
     serve(limits, |server| async move {
         let answer = http(&server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", true).await;
         assert_eq!(answer, "", "\"GET \" is a frame of 1.2 GB");
+    });
+}
+
+/// Valid frames with bytes changed: whatever comes of it, others are served.
+#[test]
+fn mutated_frames_disturb_nobody() {
+    serve(Limits { linger: Duration::from_secs(1), ..Limits::default() }, |server| async move {
+        let mut witness = server.client().await;
+        for _ in 0..60 {
+            let mut client = server.client().await;
+            let frames = [
+                client.encode(&produce(1, 0), 9).expect("encodes"),
+                client.encode(&fetch(0), 12).expect("encodes"),
+                client.encode(&metadata(), 12).expect("encodes"),
+            ];
+            let mut bytes = frames.concat();
+            for _ in 0..1 + server.shard.random() % 4 {
+                let at = server.shard.random() as usize % bytes.len();
+                bytes[at] = server.shard.random() as u8;
+            }
+            let _ = client.send_bytes(bytes.into()).await;
+            client.stream().shutdown();
+            witness.call(&metadata(), 9).await.expect("nobody else is disturbed");
+        }
+        server.sleep_ms(5_000).await;
+        assert_eq!(server.network.stats.connections_open.get(), 1);
+        assert_eq!(server.network.memory.used_bytes(), 0);
+    });
+}
+
+/// With the shard's budget used up, large frames stay in the socket until there is room.
+#[test]
+fn a_full_memory_budget_stops_reading() {
+    use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+    serve(Limits::default(), |server| async move {
+        let hog = server.network.memory.charge(2 << 30);
+        let mut client = server.client().await;
+        client.call(&metadata(), 9).await.expect("small requests go on");
+        let partition =
+            PartitionProduceData::default().with_records(Some(Bytes::from(vec![9; 1 << 20])));
+        let topic = TopicProduceData::default().with_partition_data(vec![partition]);
+        let request = produce(1, 0).with_topic_data(vec![topic]);
+        let frame = client.encode(&request, 9).expect("encodes");
+        let stream = client.stream().clone();
+        let sending = server.shard.spawn(async move {
+            stream.write_all(&mut vec![frame]).await.expect("sends");
+        });
+        server.sleep_ms(5_000).await;
+        assert_eq!(server.events().len(), 2, "the Produce has not started");
+        drop(hog);
+        client.receive_frame().await.expect("an answer");
+        sending.await;
+    });
+}
+
+/// The paths that lean most on the backend, on real sockets.
+#[test]
+fn the_same_on_io_uring() {
+    use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+    serve_on_sockets(Limits::default(), |server| async move {
+        let mut client = server.client().await;
+        for wait_ms in [20, 0, 5] {
+            client.send(&produce(1, wait_ms), 9).await.expect("sends");
+        }
+        for _ in 0..3 {
+            client.receive::<ProduceRequest>(9).await.expect("an answer");
+        }
+        for size in [100usize, 3 << 20, 1 << 20] {
+            let records = Bytes::from(vec![9; size]);
+            let partition = PartitionProduceData::default().with_records(Some(records));
+            let topic = TopicProduceData::default().with_partition_data(vec![partition]);
+            client.call(&produce(1, 0).with_topic_data(vec![topic]), 9).await.expect("answer");
+        }
+        // A client that goes away while its Fetch waits, with a request behind it unread.
+        client.send(&fetch(1_000_000), 12).await.expect("sends");
+        client.send(&metadata(), 9).await.expect("sends");
+        server.sleep_ms(50).await;
+        assert_eq!(server.recorder.running.get(), 1);
+        drop(client);
+        server.sleep_ms(500).await;
+        assert_eq!(server.recorder.running.get(), 0, "{:?}", server.events());
+        let mut client = server.client().await;
+        client.send_bytes(frame(9999, 0, &[])).await.expect("sends");
+        expect_closed(&mut client).await;
+        let get = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let answer = http(&server, get, true).await;
+        assert!(answer.ends_with("\r\n\r\nGET /metrics  0"), "{answer}");
+        server.sleep_ms(100).await;
+        assert_eq!(server.network.stats.connections_open.get(), 0);
+        assert_eq!(server.network.memory.used_bytes(), 0);
     });
 }

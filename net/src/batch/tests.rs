@@ -3,7 +3,8 @@
 use super::*;
 use crate::builder::{BatchBuilder, Marker};
 use crate::records::{
-    first_at_or_after, largest_timestamp, recompress, RecordError, TimestampAndOffset, Unfolded,
+    first_at_or_after, largest_timestamp, offenders, recompress, RecordError, TimestampAndOffset,
+    Unfolded,
 };
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::indexmap::IndexMap;
@@ -182,6 +183,16 @@ proptest! {
         let first_of_most = times.iter().position(|t| *t == most).map(at);
         prop_assert_eq!(largest_timestamp(&batch, LIMIT), Ok(first_of_most));
         prop_assert_eq!(batch.header.max_timestamp, most);
+    }
+}
+
+#[test]
+fn checksums_shift_as_the_crate_combines_them() {
+    for bytes in [0usize, 1, 7, 61, 4096, 1_000_003, 100 << 20] {
+        for difference in [1u32, 0xdead_beef, u32::MAX] {
+            let expected = crc32c::crc32c_combine(difference, 0, bytes);
+            assert_eq!(crc_after_bytes(difference, bytes as u64), expected, "{bytes}");
+        }
     }
 }
 
@@ -372,4 +383,21 @@ fn a_run_of_batches_ends_at_the_first_damage() {
     run.truncate(run.len() - 1);
     let cut: Vec<_> = Batches::new(run.freeze()).collect();
     assert_eq!(cut, vec![Ok(plain()), Err(BatchError::Truncated)]);
+}
+
+#[test]
+fn offenders_are_named_by_their_place() {
+    let mut builder = BatchBuilder::new().codec(Codec::Zstd);
+    for nth in 0..300i64 {
+        let key = (nth % 3 != 0).then_some(&b"k"[..]);
+        builder.push(nth, key, Some(b"v"), &[]);
+    }
+    let batch = builder.build().expect("builds");
+    let keyless = offenders(&batch, LIMIT, |record| record.key.is_none()).expect("reads");
+    let expected: Vec<i32> = (0..100).map(|nth| nth * 3).collect();
+    assert_eq!(keyless, expected);
+    let late = offenders(&batch, LIMIT, |record| record.timestamp > 297).expect("reads");
+    assert_eq!(late, vec![298, 299]);
+    let bomb = offenders(&batch, 10, |_| true).unwrap_err();
+    assert!(matches!(bomb, RecordError::Compress(_)), "{bomb}");
 }

@@ -126,45 +126,55 @@ where
     let body = Rc::new(body);
     for seed in 0..8 {
         let (limits, body) = (limits.clone(), Rc::clone(&body));
-        rt::sim::run(seed, move |shard| async move {
-            let address = "127.0.0.1:9092".parse().expect("an address");
-            let listener = shard.listen(rt::ListenOptions::new(address)).expect("listens");
-            let network = Network::new(limits, 1 << 30);
-            let recorder = Rc::new(Recorder {
-                shard: shard.clone(),
-                events: RefCell::default(),
-                software: RefCell::default(),
-                running: Cell::new(0),
-            });
-            let service: Rc<dyn Service> = Rc::new(RecorderService(Rc::clone(&recorder)));
-            let server = Server {
-                shard: shard.clone(),
-                address: listener.local_addr(),
-                network: network.clone(),
-                recorder,
-            };
-            let accepting = {
-                let shard = shard.clone();
-                async move {
-                    loop {
-                        let accepted = listener.accept().await.expect("accepts");
-                        let stream = shard.adopt(accepted);
-                        let (network, service) = (network.clone(), Rc::clone(&service));
-                        shard
-                            .spawn(chronik_net::serve_connection(
-                                shard.clone(),
-                                stream,
-                                network,
-                                service,
-                            ))
-                            .detach();
-                    }
-                }
-            };
-            let _accepting = shard.spawn(accepting);
-            body(server).await;
-        });
+        rt::sim::run(seed, move |shard| host(shard, limits, move |server| body(server)));
     }
+}
+
+/// Runs a test on real sockets.
+pub fn serve_on_sockets<F, T>(limits: Limits, body: F)
+where
+    F: FnOnce(Server) -> T + Send + 'static,
+    T: Future<Output = ()> + 'static,
+{
+    rt::uring::run_one(move |shard| host(shard, limits, body));
+}
+
+async fn host<F, T>(shard: rt::Shard, limits: Limits, body: F)
+where
+    F: FnOnce(Server) -> T + 'static,
+    T: Future<Output = ()> + 'static,
+{
+    let address = "127.0.0.1:0".parse().expect("an address");
+    let listener = shard.listen(rt::ListenOptions::new(address)).expect("listens");
+    let network = Network::new(limits, 1 << 30);
+    let recorder = Rc::new(Recorder {
+        shard: shard.clone(),
+        events: RefCell::default(),
+        software: RefCell::default(),
+        running: Cell::new(0),
+    });
+    let service: Rc<dyn Service> = Rc::new(RecorderService(Rc::clone(&recorder)));
+    let server = Server {
+        shard: shard.clone(),
+        address: listener.local_addr(),
+        network: network.clone(),
+        recorder,
+    };
+    let accepting = {
+        let shard = shard.clone();
+        async move {
+            loop {
+                let accepted = listener.accept().await.expect("accepts");
+                let stream = shard.adopt(accepted);
+                let (network, service) = (network.clone(), Rc::clone(&service));
+                let serving =
+                    chronik_net::serve_connection(shard.clone(), stream, network, service);
+                shard.spawn(serving).detach();
+            }
+        }
+    };
+    let _accepting = shard.spawn(accepting);
+    body(server).await;
 }
 
 pub fn produce(acks: i16, wait_ms: i32) -> ProduceRequest {
