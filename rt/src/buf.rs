@@ -304,7 +304,7 @@ impl Home {
                 list.push(Returned(held));
                 let waiting = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
                 drop(queue);
-                if waiting % Home::WAKE_AT == 0 {
+                if waiting.is_multiple_of(Home::WAKE_AT) {
                     self.remote.signal();
                 }
             }

@@ -40,6 +40,6 @@ pub use mutation::Mutation;
 pub use net::{AcceptedStream, ListenOptions, Listener, Stream};
 pub use preflight::{preflight, raise_open_files};
 pub use select::{either, first, join_all, Either};
-pub use shard::{Shard, ShardId};
+pub use shard::{Shard, ShardId, ShardStats};
 pub use task::Task;
 pub use time::{Instant, Sleep};

@@ -34,6 +34,17 @@ impl std::fmt::Display for ShardId {
     }
 }
 
+/// Counters of a shard's executor, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ShardStats {
+    /// Tasks that are not finished.
+    pub live_tasks: u64,
+    /// Time slices begun; 0 in the simulator.
+    pub turns: u64,
+    /// How often the watchdog had to wake this shard; anything but 0 is worth a report.
+    pub watchdog_rescues: u64,
+}
+
 /// A shard; see the module's text.
 #[derive(Clone)]
 pub struct Shard(pub(crate) Rc<Core>);
@@ -212,6 +223,18 @@ impl Shard {
         match value.downcast_ref::<T>() {
             Some(value) => value.clone(),
             None => unreachable!("the key is the type of the value"),
+        }
+    }
+
+    pub fn stats(&self) -> ShardStats {
+        let live_tasks = self.0.queue.live_tasks();
+        match &self.0.backend {
+            Backend::Uring(host) => ShardStats {
+                live_tasks,
+                turns: host.pulse().turns(),
+                watchdog_rescues: host.pulse().rescues(),
+            },
+            Backend::Sim(_) => ShardStats { live_tasks, ..ShardStats::default() },
         }
     }
 

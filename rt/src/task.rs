@@ -245,8 +245,17 @@ impl Queue {
         self.remote.signal();
     }
 
-    pub(crate) fn set_unpark(&self, waker: Waker) {
-        *self.unpark.borrow_mut() = Some(waker);
+    pub(crate) fn live_tasks(&self) -> u64 {
+        let live = self.live.borrow();
+        (live.slots.len() - live.free.len()) as u64
+    }
+
+    /// What wakes the shard's loop from within its own thread.
+    pub(crate) fn set_unpark(&self, waker: &Waker) {
+        let mut unpark = self.unpark.borrow_mut();
+        if !unpark.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *unpark = Some(waker.clone());
+        }
     }
 
     pub(crate) fn set_parked(&self, parked: bool) {

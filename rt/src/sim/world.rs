@@ -48,10 +48,13 @@ pub(super) struct State {
     wall_origin_ms: i64,
 }
 
+/// What an event does, given the time at which it happens.
+type Act = Box<dyn FnOnce(&mut State, u64)>;
+
 struct Event {
     /// The life of the node that this belongs to; void if that life has ended.
     owner: Option<(usize, u64)>,
-    act: Box<dyn FnOnce(&mut State, u64)>,
+    act: Act,
 }
 
 pub(super) struct Node {

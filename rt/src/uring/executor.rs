@@ -33,6 +33,8 @@ use crate::{Instant, Shard, ShardId};
 const SLICE: Duration = Duration::from_micros(300);
 /// Longer than any process lives, and far from overflow.
 const FAR: Duration = Duration::from_secs(3600 * 24 * 365);
+/// What glommio gets at the end to hear of operations that were cancelled.
+const CANCEL_TIME: Duration = Duration::from_millis(5);
 /// Timers are looked at after so many polls at the latest.
 const POLLS_PER_TIMER_CHECK: u32 = 16;
 
@@ -110,7 +112,11 @@ where
         timers: RefCell::new(Timers::default()),
         rng: RefCell::new(fastrand::Rng::with_seed(u64::from_le_bytes(seed))),
         common: spec.common,
-        backend: Backend::Uring(Host::new(Arc::clone(&spec.node), Arc::clone(&home))),
+        backend: Backend::Uring(Host::new(
+            Arc::clone(&spec.node),
+            Arc::clone(&home),
+            Arc::clone(&pulse),
+        )),
         ended: Cell::new(false),
     });
     spec.node.remotes.lock().unwrap_or_else(|p| p.into_inner()).push(Arc::clone(&remote));
@@ -154,6 +160,8 @@ where
     if let Err(panic) = dropped {
         fail(&spec.node, spec.id, &*panic);
     }
+    // Reads that were dropped just now are being cancelled: their memory must outlive them.
+    Timer::new(CANCEL_TIME).await;
     home.close();
     pulse.set(ENDED);
     drop(entered);
@@ -197,7 +205,7 @@ impl Loop {
         let queue = &core.queue;
         queue.set_parked(false);
         queue.remote().awake();
-        queue.set_unpark(context.waker().clone());
+        queue.set_unpark(context.waker());
         self.fire_timers();
         let start = clock::ticks();
         let mut polls = 0;

@@ -88,7 +88,14 @@ impl Dir {
         }
         let inner = if options.direct {
             self.settle_polling(path).await;
-            Inner::Direct(open.dma_open(path).await.map_err(plain)?)
+            match open.dma_open(path).await.map_err(plain) {
+                Ok(file) => Inner::Direct(file),
+                // The file system knows no direct I/O: the page cache does, and syncs hold.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    Inner::Buffered(open.buffered_open(path).await.map_err(plain)?)
+                }
+                Err(error) => return Err(error),
+            }
         } else {
             Inner::Buffered(open.buffered_open(path).await.map_err(plain)?)
         };

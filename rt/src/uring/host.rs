@@ -7,6 +7,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
+use super::watchdog::Pulse;
 use super::{clock, Node};
 use crate::buf::Home;
 use crate::error::BlockingError;
@@ -15,6 +16,7 @@ use crate::Instant;
 pub(crate) struct Host {
     pub(super) node: Arc<Node>,
     home: Arc<Home>,
+    pulse: Arc<Pulse>,
     /// Writes that were submitted and not answered: the shard must not end before they are.
     pub(super) inflight: Cell<u64>,
     /// Devices on which glommio has made up its mind about polled I/O; see `fs::settle_polling`.
@@ -22,12 +24,16 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(node: Arc<Node>, home: Arc<Home>) -> Host {
-        Host { node, home, inflight: Cell::new(0), settled: RefCell::default() }
+    pub(super) fn new(node: Arc<Node>, home: Arc<Home>, pulse: Arc<Pulse>) -> Host {
+        Host { node, home, pulse, inflight: Cell::new(0), settled: RefCell::default() }
     }
 
     pub(crate) fn home(&self) -> &Arc<Home> {
         &self.home
+    }
+
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     pub(crate) fn now(&self) -> Instant {

@@ -91,7 +91,6 @@ impl Node {
 /// The running shards of this process. Dropping it does not stop them.
 pub struct Running {
     threads: Vec<JoinHandle<()>>,
-    pulses: Vec<Arc<Pulse>>,
     watchdog: Watchdog,
     node: Arc<Node>,
 }
@@ -113,11 +112,6 @@ impl Running {
     /// Asks all shards to end, as [`Shard::stop_node`] does.
     pub fn stop(&self) {
         self.node.stop();
-    }
-
-    /// How often the watchdog had to wake each shard; see `watchdog`.
-    pub fn watchdog_rescues(&self) -> Vec<u64> {
-        self.pulses.iter().map(|pulse| pulse.rescues()).collect()
     }
 }
 
@@ -170,8 +164,8 @@ where
         }
     }
     let pulses: Vec<Arc<Pulse>> = pulses.into_iter().flatten().collect();
-    let watchdog = Watchdog::start(pulses.clone());
-    let running = Running { threads, pulses, watchdog, node };
+    let watchdog = Watchdog::start(pulses);
+    let running = Running { threads, watchdog, node };
     let failed = running.node.failure.lock().unwrap_or_else(|p| p.into_inner()).is_some();
     if failed {
         running.join()?;

@@ -54,6 +54,10 @@ impl Pulse {
         self.set(POLLING);
     }
 
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn rescues(&self) -> u64 {
         self.rescues.load(Ordering::Relaxed)
     }
