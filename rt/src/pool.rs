@@ -23,6 +23,8 @@ struct Shared {
     state: Mutex<State>,
     work: Condvar,
     threads_max: usize,
+    /// Runs first on every thread.
+    begin: Box<dyn Fn() + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -35,9 +37,9 @@ struct State {
 impl Pool {
     const IDLE: Duration = Duration::from_secs(10);
 
-    pub(crate) fn new(threads_max: usize) -> Pool {
-        let state = Mutex::default();
-        Pool { shared: Arc::new(Shared { state, work: Condvar::new(), threads_max }) }
+    pub(crate) fn new(threads_max: usize, begin: Box<dyn Fn() + Send + Sync>) -> Pool {
+        let (state, work) = (Mutex::default(), Condvar::new());
+        Pool { shared: Arc::new(Shared { state, work, threads_max, begin }) }
     }
 
     /// Starts `work` at once; the future gives its value.
@@ -93,6 +95,7 @@ impl Shared {
     }
 
     fn work(&self) {
+        (self.begin)();
         let mut state = self.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
@@ -122,5 +125,30 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         text.clone()
     } else {
         "a panic without a message".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_jobs_share_few_threads_and_all_are_done() {
+        let begun = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&begun);
+        let pool = Pool::new(3, Box::new(move || *count.lock().expect("lock") += 1));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        for i in 0..100 {
+            let sender = sender.clone();
+            drop(pool.run(move || {
+                std::thread::sleep(Duration::from_micros(100));
+                sender.send(i).expect("receiver");
+            }));
+        }
+        let mut seen: Vec<i32> = receiver.iter().take(100).collect();
+        seen.sort();
+        assert!(seen.into_iter().eq(0..100));
+        let threads = *begun.lock().expect("lock");
+        assert!((1..=3).contains(&threads), "{threads} threads");
     }
 }

@@ -301,11 +301,11 @@ impl Inner {
         for core in dead {
             end(&core);
         }
+        self.close_orphans();
     }
 
     /// One turn of one shard, or one event, or a leap in time. False if nothing is left to do.
     pub(super) fn step(self: &Rc<Self>) -> bool {
-        self.close_orphans();
         if self.run_event(self.now.get()) {
             self.crash_where_due();
             return true;
@@ -407,6 +407,8 @@ impl Inner {
         if core.ended.get() {
             self.retire(core);
         }
+        // Before anyone asks what comes next.
+        self.close_orphans();
     }
 
     /// A main future has returned: its shard ends, and with the last one the process.

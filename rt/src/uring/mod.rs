@@ -126,8 +126,9 @@ where
     let count = options.shard_count();
     let cpus = options.cpu_list();
     let bind = usize::from(count) <= cpus.len();
+    let everywhere = cpus::allowed();
     let node = Arc::new(Node {
-        pool: Pool::new(POOL_THREADS_MAX),
+        pool: Pool::new(POOL_THREADS_MAX, Box::new(move || cpus::allow(&everywhere))),
         stop: AtomicBool::new(false),
         remotes: Mutex::default(),
         failure: Mutex::default(),
