@@ -48,6 +48,11 @@ pub enum IdentityError {
     )]
     Newer(String),
     #[error(
+        "the files `{FILE}` and `layout` of the data folder belong to different nodes: parts of \
+         two folders were mixed; restore the folder from a backup of one node"
+    )]
+    Mixed,
+    #[error(
         "the data folder belongs to node {found}, and this node is configured as {configured}; \
          start it with --node-id {found}, or with another data folder"
     )]
@@ -55,11 +60,13 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// The identity that the folder holds, or a new one that is made durable there.
+    /// The identity that the folder holds, or a new one that is made durable there. `node_uuid` is
+    /// that of the folder's layout.
     pub async fn load_or_create(
         shard: &Shard,
         data: &Dir,
         node_id: i32,
+        node_uuid: Uuid,
     ) -> Result<Identity, IdentityError> {
         if data.exists(FILE).await? {
             let bytes = data.read(FILE).await?;
@@ -68,14 +75,13 @@ impl Identity {
                 let found = identity.node_id;
                 return Err(IdentityError::OtherNode { found, configured: node_id });
             }
+            if identity.node_uuid != node_uuid {
+                return Err(IdentityError::Mixed);
+            }
             return Ok(identity);
         }
-        let identity = Identity {
-            node_id,
-            node_uuid: random_uuid(shard),
-            cluster_id: random_uuid(shard),
-            founded: false,
-        };
+        let identity =
+            Identity { node_id, node_uuid, cluster_id: random_uuid(shard), founded: false };
         identity.store(data).await?;
         Ok(identity)
     }
@@ -176,10 +182,13 @@ mod tests {
     fn an_identity_is_made_once_and_belongs_to_its_node() {
         rt::sim::run(7, |shard| async move {
             let data = shard.create_dir("/data").await.unwrap();
-            let made = Identity::load_or_create(&shard, &data, 1).await.unwrap();
-            let read = Identity::load_or_create(&shard, &data, 1).await.unwrap();
+            let uuid = Uuid::from_u128(7);
+            let made = Identity::load_or_create(&shard, &data, 1, uuid).await.unwrap();
+            let read = Identity::load_or_create(&shard, &data, 1, uuid).await.unwrap();
             assert_eq!(made, read);
-            let other = Identity::load_or_create(&shard, &data, 2).await.unwrap_err();
+            let mixed = Identity::load_or_create(&shard, &data, 1, Uuid::nil()).await.unwrap_err();
+            assert!(matches!(mixed, IdentityError::Mixed));
+            let other = Identity::load_or_create(&shard, &data, 2, uuid).await.unwrap_err();
             assert!(matches!(other, IdentityError::OtherNode { found: 1, configured: 2 }));
         });
     }

@@ -13,12 +13,14 @@ use std::io;
 use std::sync::Arc;
 
 use rt::{Dir, Mesh, Shard, ShardId};
-use shards::broker::Broker;
+use shards::broker::{shard_of, Broker};
 use shards::meta::{Command, Endpoint, NodeId, FEATURE_LEVEL};
 use shards::options::{FlushMode, Options};
 use shards::{listen, node};
 use thiserror::Error;
-use wal::{Flush, Wal, WalOptions};
+use uuid::Uuid;
+use wal::layout::{Layout, LayoutError};
+use wal::{Flush, Owner, Wal, WalOptions};
 
 pub use identity::{Identity, IdentityError};
 
@@ -31,6 +33,8 @@ pub enum StartError {
     Identity(#[from] IdentityError),
     #[error("write-ahead log: {0}")]
     Wal(#[from] wal::WalError),
+    #[error("write-ahead log: {0}")]
+    Layout(#[from] LayoutError),
     #[error(transparent)]
     Shard(#[from] node::StartError),
     #[error("metadata: {0}")]
@@ -55,7 +59,7 @@ pub struct Ready {
 #[derive(Clone, Debug)]
 struct Prepared {
     identity: Identity,
-    generation: u32,
+    layout: Layout,
     flush: Flush,
 }
 
@@ -96,17 +100,42 @@ pub async fn start(
     Ok(broker)
 }
 
+/// What is done once per node, by shard 0, before any shard opens its log.
 async fn prepare(
     shard: &Shard,
     data: &Dir,
     options: &Options,
 ) -> Result<(Prepared, String), StartError> {
-    let identity = Identity::load_or_create(shard, data, options.settings.node().0).await?;
-    let flush = match options.wal_flush {
-        FlushMode::Dsync => Flush::Dsync,
-        FlushMode::Fdatasync | FlushMode::Probed => Flush::Fdatasync,
+    let layout = Layout::open(shard, data, shard.count()).await?;
+    let node_uuid = Uuid::from_bytes(layout.node);
+    let node_id = options.settings.node().0;
+    let identity = Identity::load_or_create(shard, data, node_id, node_uuid).await?;
+    let (flush, cost) = match options.wal_flush {
+        FlushMode::Dsync => (Flush::Dsync, "as configured".to_owned()),
+        FlushMode::Fdatasync => (Flush::Fdatasync, "as configured".to_owned()),
+        FlushMode::Probed => {
+            let probe = wal::probe::probe(shard, data).await?;
+            (probe.flush, format!("{} us per durable 4 KiB write", probe.cost().as_micros()))
+        }
     };
-    Ok((Prepared { identity, generation: 0, flush }, String::new()))
+    let layout = if layout.shards == shard.count() {
+        layout
+    } else {
+        let (was, is) = (layout.shards, shard.count());
+        tracing::info!("the data folder was written by {was} shards and moves to {is}");
+        let wal_options = wal_options(options, is, flush);
+        let place = move |owner: Owner| shard_of(owner.group, is);
+        layout.change(shard, data, is, wal_options, place).await?
+    };
+    for id in 0..shard.count() {
+        // Made here, one after the other: the shards would race for the folder above them.
+        layout.wal_dir(data, ShardId(id)).await?;
+    }
+    Ok((Prepared { identity, layout, flush }, cost))
+}
+
+fn wal_options(options: &Options, shards: u16, flush: Flush) -> WalOptions {
+    WalOptions { flush, ..WalOptions::for_shards(options.wal_budget_bytes, shards) }
 }
 
 async fn start_shard(
@@ -115,16 +144,11 @@ async fn start_shard(
     data: &Dir,
     prepared: &Prepared,
 ) -> Result<Broker, StartError> {
-    let folder = format!("wal/{}/{}", prepared.generation, shard.id().0);
-    let folder = shard.create_dir(options.data_dir.join(folder)).await?;
-    let identity = wal::Identity {
-        node: *prepared.identity.node_uuid.as_bytes(),
-        shard: shard.id(),
-        generation: prepared.generation,
-    };
-    let mut wal_options = WalOptions::for_shards(options.wal_budget_bytes, shard.count());
-    wal_options.flush = prepared.flush;
-    let (wal, recovered) = Wal::open(shard, folder, wal_options, identity).await?;
+    let layout = &prepared.layout;
+    let folder = layout.wal_dir(data, shard.id()).await?;
+    let wal_options = wal_options(options, shard.count(), prepared.flush);
+    let (wal, recovered) =
+        Wal::open(shard, folder, wal_options, layout.identity(shard.id())).await?;
     let start = node::Start {
         shard: shard.clone(),
         options: options.clone(),
