@@ -43,7 +43,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 fn check(matches: &ArgMatches) -> Result<(), Failure> {
-    let resolved = options::resolve(matches)?;
+    let resolved = options::resolve(&options::sources(matches))?;
     for warning in &resolved.warnings {
         eprintln!("warning: {warning}");
     }

@@ -52,9 +52,9 @@ fn flag(key: &'static Key) -> Arg {
         .long_help(format!("{}\n{default} [env: {}]", key.doc, key.variables().join(", ")))
 }
 
-/// Resolves the configuration from parsed flags, the environment and the file.
-pub fn resolve(matches: &ArgMatches) -> Result<Resolved, Failure> {
-    config::resolve(&sources(matches)).map_err(|mistakes| {
+/// Resolves the configuration; the mistakes of all sources become one failure.
+pub fn resolve(sources: &Sources) -> Result<Resolved, Failure> {
+    config::resolve(sources).map_err(|mistakes| {
         let message = match mistakes.len() {
             1 => "the configuration has a mistake".to_string(),
             count => format!("the configuration has {count} mistakes"),

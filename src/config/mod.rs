@@ -5,6 +5,7 @@
 //! shard exists; the result is immutable.
 
 mod file;
+mod keys;
 mod reference;
 mod registry;
 mod value;
@@ -14,8 +15,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use shards::options::{Acknowledge, FlushMode};
+
+pub use keys::KEYS;
 pub use reference::{listing, reference};
-pub use registry::{Default, Key, KEYS};
+pub use registry::{Default, Key, Target};
 pub use value::{Kind, Value};
 
 /// Environment variables that name the configuration file, the strongest first.
@@ -35,71 +39,16 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `None`: one per CPU of the affinity mask.
     pub shards: Option<u16>,
-    pub auto_create_topics_enable: bool,
-    pub num_partitions: i32,
-    pub replication_factor: i16,
-    pub min_insync_replicas: i32,
-    pub message_max_bytes: i32,
-    pub log_segment_bytes: i32,
-    pub log_roll_ms: i64,
-    /// -1: for ever.
-    pub log_retention_ms: i64,
-    /// -1: no limit.
-    pub log_retention_bytes: i64,
-    pub log_retention_check_interval_ms: i64,
-    pub flush: Flush,
-    pub wal_sync: WalSync,
+    pub acknowledge: Acknowledge,
+    pub wal_flush: FlushMode,
     pub wal_budget_bytes: u64,
     pub disk_reserve_bytes: u64,
-    pub group_min_session_timeout_ms: i32,
-    pub group_max_session_timeout_ms: i32,
-    pub group_initial_rebalance_delay_ms: i32,
-    pub group_max_size: i32,
-    pub offsets_topic_num_partitions: i32,
-    pub offsets_retention_minutes: i32,
-    pub offset_metadata_max_bytes: i32,
-    pub memory_budget_bytes: u64,
-    pub max_connections: u32,
-    pub connections_max_idle_ms: u64,
-    pub socket_request_max_bytes: i32,
-    pub producer_id_expiration_ms: i32,
+    pub cache_memory_bytes: u64,
+    pub request_memory_bytes: u64,
     pub log_filter: String,
-}
-
-/// When a producer is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flush {
-    Always,
-    Relaxed,
-}
-
-/// How the write-ahead log is made durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WalSync {
-    Auto,
-    Dsync,
-    Fdatasync,
-}
-
-impl Flush {
-    fn from_word(word: &str) -> Flush {
-        match word {
-            "always" => Flush::Always,
-            "relaxed" => Flush::Relaxed,
-            other => unreachable!("the registry lets no such flush through: {other}"),
-        }
-    }
-}
-
-impl WalSync {
-    fn from_word(word: &str) -> WalSync {
-        match word {
-            "auto" => WalSync::Auto,
-            "dsync" => WalSync::Dsync,
-            "fdatasync" => WalSync::Fdatasync,
-            other => unreachable!("the registry lets no such wal_sync through: {other}"),
-        }
-    }
+    /// What the operator set of Kafka's own settings, under Kafka's names. The rest have the
+    /// defaults of [`shards::config::broker`].
+    pub kafka: BTreeMap<&'static str, String>,
 }
 
 /// Where a value came from, as messages name it.
@@ -287,13 +236,17 @@ impl Resolver {
                 Some((value, origin)) => (Some(value), origin),
                 None => (key.default_value(), Origin::Default),
             };
-            if let Some(value) = &value {
-                (key.set)(&mut config, value);
+            match (&value, key.target) {
+                (Some(value), Target::Field(set)) => set(&mut config, value),
+                (Some(value), Target::Kafka(name)) if origin != Origin::Default => {
+                    config.kafka.insert(name, value.to_string());
+                }
+                _ => {}
             }
             values.push((key.name, value, origin));
         }
         if self.mistakes.is_empty() {
-            self.mistakes.extend(contradictions(&config));
+            self.mistakes.extend(contradictions(&config, &values));
         }
         match self.mistakes.is_empty() {
             true => Ok(Resolved { config, file, values, warnings: self.warnings }),
@@ -303,12 +256,17 @@ impl Resolver {
 }
 
 /// Values that are legal one by one and make no sense together.
-fn contradictions(config: &Config) -> Vec<Mistake> {
+fn contradictions(config: &Config, values: &[(&str, Option<Value>, Origin)]) -> Vec<Mistake> {
+    let number = |name: &str| {
+        let found =
+            values.iter().find(|(key, ..)| *key == name).and_then(|(_, value, _)| value.as_ref());
+        found.map_or(0, Value::number::<i64>)
+    };
     let mut found = Vec::new();
-    if config.group_min_session_timeout_ms > config.group_max_session_timeout_ms {
+    if number("group_min_session_timeout_ms") > number("group_max_session_timeout_ms") {
         found.push("group_min_session_timeout_ms is above group_max_session_timeout_ms".into());
     }
-    if config.message_max_bytes > config.socket_request_max_bytes {
+    if number("message_max_bytes") > number("socket_request_max_bytes") {
         found.push(
             "message_max_bytes is above socket_request_max_bytes: a batch of that size could \
              never arrive"
@@ -350,45 +308,19 @@ impl Config {
             bind_addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             data_dir: PathBuf::new(),
             shards: None,
-            auto_create_topics_enable: false,
-            num_partitions: 0,
-            replication_factor: 0,
-            min_insync_replicas: 0,
-            message_max_bytes: 0,
-            log_segment_bytes: 0,
-            log_roll_ms: 0,
-            log_retention_ms: 0,
-            log_retention_bytes: 0,
-            log_retention_check_interval_ms: 0,
-            flush: Flush::Always,
-            wal_sync: WalSync::Auto,
+            acknowledge: Acknowledge::Durable,
+            wal_flush: FlushMode::Probed,
             wal_budget_bytes: 0,
             disk_reserve_bytes: 0,
-            group_min_session_timeout_ms: 0,
-            group_max_session_timeout_ms: 0,
-            group_initial_rebalance_delay_ms: 0,
-            group_max_size: 0,
-            offsets_topic_num_partitions: 0,
-            offsets_retention_minutes: 0,
-            offset_metadata_max_bytes: 0,
-            memory_budget_bytes: 0,
-            max_connections: 0,
-            connections_max_idle_ms: 0,
-            socket_request_max_bytes: 0,
-            producer_id_expiration_ms: 0,
+            cache_memory_bytes: 0,
+            request_memory_bytes: 0,
             log_filter: String::new(),
+            kafka: BTreeMap::new(),
         }
     }
 }
 
 impl Value {
-    fn bool(&self) -> bool {
-        match self {
-            Value::Bool(value) => *value,
-            other => unreachable!("the registry promised a truth value, not {other:?}"),
-        }
-    }
-
     /// The number; its kind's range must fit `T`, which a test holds every option to.
     fn number<T: TryFrom<i64>>(&self) -> T {
         match self {
@@ -403,6 +335,13 @@ impl Value {
             Value::Text(value) => value.clone(),
             other => unreachable!("the registry promised text, not {other:?}"),
         }
+    }
+
+    /// What a word of a [`Kind::Choice`] stands for.
+    fn word<T: Copy>(&self, meanings: &[(&str, T)]) -> T {
+        let word = self.text();
+        let found = meanings.iter().find(|(known, _)| *known == word);
+        found.map(|(_, meaning)| *meaning).unwrap_or_else(|| unreachable!("no such word: {word}"))
     }
 
     fn address(&self) -> IpAddr {

@@ -30,7 +30,8 @@ fn a_flag_beats_the_environment_and_the_environment_beats_the_file() {
     let (_folder, sources) = with_file(file, sources(&[("kafka_port", "3")], &environment));
     let resolved = resolve(&sources).unwrap();
     let config = resolved.config;
-    assert_eq!((config.kafka_port, config.num_partitions, config.node_id), (3, 2, 7));
+    assert_eq!((config.kafka_port, config.node_id), (3, 7));
+    assert_eq!(config.kafka.get("num.partitions").map(String::as_str), Some("2"));
     let origin = |name| resolved.values.iter().find(|(n, ..)| *n == name).unwrap().2.to_string();
     assert_eq!(origin("kafka_port"), "flag --kafka-port");
     assert_eq!(origin("num_partitions"), "environment CHRONIK_NUM_PARTITIONS");
@@ -103,10 +104,11 @@ fn the_log_filter_is_read_from_rust_log_and_its_own_variable_is_stronger() {
 
 /// Each option must reach a field of its own, and its field must hold its whole range.
 #[test]
-fn every_option_changes_exactly_its_own_field() {
+fn every_option_of_our_own_changes_exactly_its_own_field() {
     let defaults = resolve(&Sources::default()).unwrap().config;
     let mut seen = vec![defaults.clone()];
     for key in KEYS {
+        let Target::Field(set) = key.target else { continue };
         let texts: Vec<String> = match key.kind {
             Kind::Bool => vec!["true".into(), "false".into()],
             Kind::Integer { min, max }
@@ -120,7 +122,7 @@ fn every_option_changes_exactly_its_own_field() {
         let mut changed = 0;
         for text in texts {
             let mut config = defaults.clone();
-            (key.set)(&mut config, &key.kind.parse(&text).unwrap());
+            set(&mut config, &key.kind.parse(&text).unwrap());
             changed += usize::from(config != defaults);
             assert!(config == defaults || !seen.contains(&config), "{} = {text}", key.name);
             seen.push(config);
@@ -154,7 +156,9 @@ fn the_reference_changes_nothing_and_uncommented_sets_every_default() {
         .map(|line| format!("{line}\n"))
         .collect();
     let (_folder, uncommented) = with_file(&set, Sources::default());
-    let resolved = resolve(&uncommented).unwrap();
+    let mut resolved = resolve(&uncommented).unwrap();
+    let kafka = std::mem::take(&mut resolved.config.kafka);
+    assert_eq!(kafka.len(), KEYS.iter().filter(|k| matches!(k.target, Target::Kafka(_))).count());
     assert_eq!(resolved.config, expected);
     let unset = |values: &[(_, Option<Value>, Origin)]| {
         values.iter().filter(|(.., origin)| *origin == Origin::Default).count()
@@ -163,4 +167,34 @@ fn the_reference_changes_nothing_and_uncommented_sets_every_default() {
         unset(&resolved.values),
         KEYS.iter().filter(|k| k.default_value().is_none()).count()
     );
+}
+
+/// The broker's own table has the last word on Kafka's settings: the same default, and everything
+/// that the registry lets through is legal there.
+#[test]
+fn kafka_settings_agree_with_the_broker() {
+    use shards::config::{broker, BrokerConfig, Settings};
+    use shards::meta::{Image, NodeId};
+    let settings = || Settings::new(NodeId(1));
+    let shown = |settings: &Settings| BrokerConfig::resolve(settings, &Image::empty());
+    for key in KEYS {
+        let Target::Kafka(name) = key.target else { continue };
+        let definition = broker::definition(name);
+        assert!(definition.is_some(), "the broker knows no {name}");
+        let default = key.default_value().unwrap().to_string();
+        if let Some(theirs) = definition.and_then(|definition| definition.default) {
+            assert_eq!(default, theirs, "{name}");
+        }
+        let set = settings().with(name, &default).unwrap();
+        assert_eq!(shown(&set), shown(&settings()), "{name} = {default}");
+        let (Kind::Integer { min, max } | Kind::Bytes { min, max } | Kind::Millis { min, max }) =
+            key.kind
+        else {
+            continue;
+        };
+        for edge in [min, max] {
+            let taken = settings().with(name, &edge.to_string());
+            assert!(taken.is_ok(), "{name} = {edge}: {taken:?}");
+        }
+    }
 }
