@@ -39,8 +39,16 @@ impl Logging {
     }
 }
 
+/// glommio's reactor reports as an error that a file cannot be polled; our runtime makes it find
+/// that out on purpose, once for each shard. A filter that names glommio decides for itself.
+const QUIET: &str = "glommio::reactor=off";
+
 fn parse(filter: &str) -> Result<EnvFilter, Failure> {
-    EnvFilter::builder().parse(filter).map_err(|error| {
+    let whole = match filter.contains("glommio") {
+        true => filter.to_string(),
+        false => format!("{QUIET},{filter}"),
+    };
+    EnvFilter::builder().parse(&whole).map_err(|error| {
         Failure::new(Exit::Usage, format!("log filter `{filter}`: {error}"))
             .hint("a level (error, warn, info, debug, trace), or a list: info,chronik_wal=debug")
     })

@@ -10,6 +10,8 @@ mod failure;
 mod folder;
 mod logging;
 mod port;
+mod run;
+mod screen;
 
 use std::process::ExitCode;
 

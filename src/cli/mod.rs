@@ -5,6 +5,7 @@
 
 mod config;
 mod options;
+mod standalone;
 
 use std::ffi::OsString;
 
@@ -20,6 +21,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure>
         Err(error) => return usage(error),
     };
     match matches.subcommand() {
+        Some(("standalone", matches)) => standalone::run(matches),
         Some(("config", matches)) => config::run(matches),
         other => unreachable!("clap knows no such subcommand: {other:?}"),
     }
@@ -59,6 +61,7 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
         .max_term_width(100)
+        .subcommand(standalone::command())
         .subcommand(config::command())
 }
 

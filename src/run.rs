@@ -1,0 +1,283 @@
+//! `standalone`: from a checked configuration to a broker that serves, and back.
+//!
+//! Claims what belongs to the process (signals, open files, data folder, port), starts a shard per
+//! CPU, and waits. The first signal stops every shard in order; a second one ends the process at
+//! once, which loses nothing either. What the broker does lives in `shards` and `bootstrap`.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::{mpsc, Arc, Mutex};
+use std::time::Duration;
+
+use bootstrap::{Ready, StartError};
+use rt::cross::{channel, CrossReceiver, CrossSender};
+use rt::preflight::Severity;
+use rt::signals::Signal;
+use rt::uring;
+use rt::Shard;
+use shards::config::Settings;
+use shards::meta::NodeId;
+use shards::options::Options;
+
+use crate::config::{self, Config, Resolved, Sources};
+use crate::failure::{Exit, Failure};
+use crate::folder::DataFolder;
+use crate::logging::Logging;
+use crate::port::PortClaim;
+use crate::screen::Screen;
+
+/// A stop takes 10 s at most; this much of it is for writing data that waits for its segments.
+const FLUSH_LIMIT: Duration = Duration::from_secs(8);
+
+/// Runs a broker until it is told to stop.
+pub fn run(resolved: Resolved, sources: Sources) -> Result<(), Failure> {
+    let Resolved { config, file, warnings, .. } = resolved;
+    rt::signals::block().map_err(|error| machine("signals cannot be blocked", &error))?;
+    let logging = Logging::start(&config.log_filter)?;
+    if let Some(file) = &file {
+        tracing::info!("configuration read from {}", file.display());
+    }
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    // The soft limit is often 1024, for programs that use `select`; the hard one counts.
+    if let Err(error) = rt::raise_open_files() {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
+    preflight()?;
+    let _folder = DataFolder::claim(&config.data_dir)?;
+    let port = PortClaim::new(config.bind_addr, config.kafka_port)?;
+    let options = Arc::new(broker_options(&config, port.address())?);
+    warn_of_unknown_name(options.advertised_addr.clone(), port.address().port());
+
+    let stop = StopSwitch::default();
+    deliver_signals(stop.clone(), logging, sources)?;
+    let launch = uring::Options { shards: config.shards, ..uring::Options::default() };
+    let screen = Screen {
+        shards: launch.shard_count(),
+        cpus: launch.cpu_list(),
+        data_dir: absolute(&config.data_dir),
+        bind: SocketAddr::new(config.bind_addr, port.address().port()),
+        dual_stack: config.bind_addr.is_unspecified() && port.address().is_ipv6(),
+        advertised: advertised(&options, port.address().port()),
+        relaxed: options.acknowledge == shards::options::Acknowledge::Relaxed,
+    };
+    let start = Start { options, stop, screen, port: Arc::new(Mutex::new(Some(port))) };
+    serve(launch, start)
+}
+
+/// What every shard starts with.
+#[derive(Clone)]
+struct Start {
+    options: Arc<Options>,
+    stop: StopSwitch,
+    screen: Screen,
+    /// Held until every shard listens.
+    port: Arc<Mutex<Option<PortClaim>>>,
+}
+
+fn serve(launch: uring::Options, start: Start) -> Result<(), Failure> {
+    let (ended, outcomes) = mpsc::channel();
+    let main = move |shard: Shard| {
+        let (start, ended) = (start.clone(), ended.clone());
+        async move {
+            // A receiver that is gone means that another shard has failed and the process ends.
+            let _ = ended.send(shard_main(shard, start).await);
+        }
+    };
+    let running = uring::launch(launch, main).map_err(|error| {
+        Failure::new(Exit::Machine, error.to_string())
+            .hint("`chronik-server doctor` says what this machine lacks")
+    })?;
+    // `main` went to the shards, and each drops its sender with its last future.
+    for outcome in outcomes {
+        outcome?;
+    }
+    running.join().map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// One shard's whole life.
+async fn shard_main(shard: Shard, start: Start) -> Result<(), Failure> {
+    let stop = start.stop.subscribe();
+    let Start { options, screen, port, .. } = start;
+    let on_ready = move |ready: Ready| {
+        drop(port.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take());
+        screen.show(&ready);
+    };
+    let started = bootstrap::start(&shard, &options, on_ready);
+    let broker = match rt::either(started, stop.recv()).await {
+        rt::Either::Left(broker) => broker.map_err(|error| refused(&options, &error))?,
+        rt::Either::Right(_) => return Ok(()),
+    };
+    stop.recv().await;
+    shards::node::stop(broker, FLUSH_LIMIT).await;
+    Ok(())
+}
+
+/// The signal that every shard waits for.
+#[derive(Clone, Default)]
+struct StopSwitch(Arc<Mutex<Waiting>>);
+
+#[derive(Default)]
+struct Waiting {
+    thrown: bool,
+    shards: Vec<CrossSender<()>>,
+}
+
+impl StopSwitch {
+    /// The receiver gets one value when the switch is thrown, also if it was already.
+    fn subscribe(&self) -> CrossReceiver<()> {
+        let (sender, receiver) = channel();
+        let mut waiting = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if waiting.thrown {
+            let _ = sender.send(());
+        }
+        waiting.shards.push(sender);
+        receiver
+    }
+
+    /// Tells every shard to stop; false when it was told before.
+    fn throw(&self) -> bool {
+        let mut waiting = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let first = !std::mem::replace(&mut waiting.thrown, true);
+        for shard in waiting.shards.iter().filter(|_| first) {
+            let _ = shard.send(());
+        }
+        first
+    }
+}
+
+fn deliver_signals(stop: StopSwitch, logging: Logging, sources: Sources) -> Result<(), Failure> {
+    let deliver = move |signal| match signal {
+        Signal::Interrupt | Signal::Terminate if stop.throw() => {
+            tracing::info!("stopping; a second signal stops at once");
+        }
+        Signal::Interrupt | Signal::Terminate => {
+            tracing::warn!("stopped at once; the next start replays the log");
+            std::process::exit(Exit::Failed as i32);
+        }
+        Signal::Hangup => reload_filter(&logging, &sources),
+        Signal::User1 => {}
+    };
+    rt::signals::deliver(deliver)
+        .map_err(|error| machine("the thread for signals cannot be started", &error))
+}
+
+/// Reads the log filter again, from the same sources as at the start.
+fn reload_filter(logging: &Logging, sources: &Sources) {
+    let reloaded = match config::resolve(sources) {
+        Ok(resolved) => {
+            let filter = resolved.config.log_filter;
+            logging.reload(&filter).map(|()| filter).map_err(|failure| failure.message)
+        }
+        Err(mistakes) => {
+            Err(mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        }
+    };
+    match reloaded {
+        Ok(filter) => tracing::info!("the log filter is now {filter}"),
+        Err(reason) => tracing::warn!("the log filter stays as it is: {reason}"),
+    }
+}
+
+/// The configuration as the broker takes it. `bound` is what the shards listen on.
+fn broker_options(config: &Config, bound: SocketAddr) -> Result<Options, Failure> {
+    let node = NodeId(config.node_id);
+    let mut settings = Settings::new(node);
+    let advertised = config.advertised_addr.as_ref().map(|host| {
+        let port = config.advertised_port.unwrap_or(bound.port());
+        format!("PLAINTEXT://{}", host_and_port(host, port))
+    });
+    let listener = SocketAddr::new(config.bind_addr, bound.port());
+    let mut facts = vec![
+        ("listeners", format!("PLAINTEXT://{listener}")),
+        ("log.dirs", absolute(&config.data_dir).display().to_string()),
+    ];
+    facts.extend(advertised.map(|listener| ("advertised.listeners", listener)));
+    facts.extend(config.kafka.iter().map(|(name, value)| (*name, value.clone())));
+    for (name, value) in facts {
+        settings = settings
+            .with(name, &value)
+            .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    }
+    Ok(Options {
+        bind_addr: bound.ip(),
+        kafka_port: bound.port(),
+        advertised_addr: config.advertised_addr.clone(),
+        advertised_port: config.advertised_port,
+        settings,
+        wal_flush: config.wal_flush,
+        acknowledge: config.acknowledge,
+        wal_budget_bytes: config.wal_budget_bytes,
+        cache_bytes: config.cache_memory_bytes,
+        request_memory_bytes: config.request_memory_bytes,
+        disk_reserve_bytes: config.disk_reserve_bytes,
+        ..Options::new(node, config.data_dir.clone())
+    })
+}
+
+fn advertised(options: &Options, port: u16) -> Option<String> {
+    let port = options.advertised_port.unwrap_or(port);
+    options.advertised_addr.as_ref().map(|host| host_and_port(host, port))
+}
+
+fn host_and_port(host: &str, port: u16) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(address) => SocketAddr::new(address, port).to_string(),
+        Err(_) => format!("{host}:{port}"),
+    }
+}
+
+fn absolute(path: &std::path::Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// Refuses to start where shards cannot run, and says all of what is missing.
+fn preflight() -> Result<(), Failure> {
+    let mut failure = Failure::new(Exit::Machine, "this machine cannot run the broker");
+    for finding in rt::preflight() {
+        let text = format!("{}: {}", finding.what, finding.detail);
+        match finding.severity {
+            Severity::Error => failure = failure.detail(format!("{text}. {}", finding.hint)),
+            Severity::Warning => tracing::warn!("{text}. {}", finding.hint),
+            Severity::Info => {}
+        }
+    }
+    match failure.details.is_empty() {
+        true => Ok(()),
+        false => Err(failure.hint("`chronik-server doctor` checks again")),
+    }
+}
+
+/// A name that does not resolve here seldom resolves for clients; asked beside the start, since an
+/// answer may take its time.
+fn warn_of_unknown_name(host: Option<String>, port: u16) {
+    let Some(host) = host else { return };
+    let ask = move || {
+        if let Err(error) = (host.as_str(), port).to_socket_addrs() {
+            tracing::warn!(
+                "the advertised name {host} does not resolve on this machine ({error}); clients \
+                 that cannot resolve it cannot use this broker"
+            );
+        }
+    };
+    // Without the thread only the warning is missing.
+    let _ = std::thread::Builder::new().name("resolve".into()).spawn(ask);
+}
+
+fn refused(options: &Options, error: &StartError) -> Failure {
+    let exit = match error {
+        StartError::Port(_) => Exit::Machine,
+        StartError::Submit(_) => Exit::Failed,
+        _ => Exit::DataFolder,
+    };
+    let data = options.data_dir.display();
+    Failure::new(exit, format!("the broker cannot start: {error}"))
+        .detail(format!("data folder {data}"))
+}
+
+fn machine(what: &str, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Machine, format!("{what}: {error}"))
+}
