@@ -99,6 +99,9 @@ pub(crate) struct State {
     /// Log files by sequence, prepared ones included; the first is the oldest.
     pub files: BTreeMap<FileSequence, LogFile>,
     pub spares: VecDeque<String>,
+    /// Where relocated records went, so that locations given out stay good. An old place is
+    /// forgotten when the file of the new one goes and the record has not moved on.
+    pub moved: BTreeMap<Location, Location>,
     /// The file that the writer writes to.
     pub current: FileSequence,
     pub durable: FrameNumber,
@@ -335,6 +338,22 @@ impl State {
         let next = self.gather.file().next();
         let ready = !self.gather.empty_switches_file() || self.files.contains_key(&next);
         ready && self.free_bytes(options) >= 4 * BLOCK_BYTES
+    }
+
+    /// A file goes: places that led into it lead to where its records went.
+    pub fn forget_moves_into(&mut self, file: FileSequence) {
+        let moved = &mut self.moved;
+        let stale: Vec<(Location, Option<Location>)> = moved
+            .iter()
+            .filter(|(_, new)| new.file == file)
+            .map(|(old, new)| (*old, moved.get(new).copied()))
+            .collect();
+        for (old, newer) in stale {
+            match newer {
+                Some(newer) => moved.insert(old, newer),
+                None => moved.remove(&old),
+            };
+        }
     }
 
     /// A caller that leaves out an entry, or goes back in terms, has lost its mind: fail-stop.

@@ -70,8 +70,7 @@ pub enum WalError {
     /// The replica was removed; it takes no records.
     #[error("{0} was removed from this node")]
     Tombstoned(Owner),
-    /// The location was relocated or died, and its file was recycled: ask
-    /// [`crate::Wal::locate`] for the new one.
+    /// The record died, and its file was recycled.
     #[error("no live record at file {} position {}", .0.file, .0.position)]
     Gone(Location),
     /// A live record does not read back as it was written.

@@ -16,6 +16,7 @@ use rt::{Dir, FileOptions, Shard, ShardId};
 use crate::core::Class;
 use crate::error::{DiskError, WalError};
 use crate::files::LogFile;
+use crate::format::record_bytes;
 use crate::index::Replica;
 use crate::options::WalOptions;
 use crate::record::Damage;
@@ -127,9 +128,12 @@ impl Layout {
     ) -> Result<Layout, LayoutError> {
         let next = Layout { generation: self.generation + 1, shards, ..*self };
         remove_leftovers(data, self.generation).await?;
-        let options = WalOptions { fill_ahead: false, ..options };
         // New WALs one after the other; the old ones are only read.
         let old = self.read_all(shard, data).await?;
+        let live: u64 = old.iter().map(OldWal::live_bytes).sum();
+        // One new shard may get more than its share; recycling brings it back into its budget.
+        let budget_bytes = options.budget_bytes + live * 2;
+        let options = WalOptions { fill_ahead: false, budget_bytes, ..options };
         for target in 0..shards {
             let target = ShardId(target);
             let error =
@@ -203,6 +207,13 @@ struct OldWal {
     replicas: BTreeMap<Owner, Replica<Bytes>>,
     /// Everyone in it is fenced for this.
     damage: Option<Damage>,
+}
+
+impl OldWal {
+    fn live_bytes(&self) -> u64 {
+        let records = self.replicas.iter().flat_map(|(owner, old)| recycle::live_of(*owner, old));
+        records.map(|live| record_bytes(live.location.length as usize) as u64).sum()
+    }
 }
 
 async fn read_old(shard: &Shard, dir: &Dir, identity: Identity) -> Result<OldWal, WalError> {
@@ -302,4 +313,40 @@ fn from_hyphens(text: &str) -> Option<[u8; 16]> {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
     Some(uuid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAYOUT: Layout = Layout { node: *b"0123456789abcdef", generation: 3, shards: 8 };
+
+    /// The layout file of version 1: it may never change.
+    #[test]
+    fn golden_text() {
+        assert_eq!(
+            LAYOUT.render(),
+            "chronik layout 1\nnode 30313233-3435-3637-3839-616263646566\ngeneration 3\n\
+             shards 8\ncrc a4bdf385\n"
+        );
+    }
+
+    #[test]
+    fn a_changed_byte_is_seen() {
+        let text = LAYOUT.render().into_bytes();
+        assert!(matches!(Layout::parse(&text), Ok(LAYOUT)));
+        for place in 0..text.len() - 1 {
+            let mut broken = text.clone();
+            broken[place] ^= 1;
+            assert!(Layout::parse(&broken).is_err(), "byte {place}");
+            assert!(Layout::parse(&text[..place]).is_err(), "cut at {place}");
+        }
+    }
+
+    #[test]
+    fn a_newer_layout_is_named() {
+        let body = "chronik layout 2\nanything\n";
+        let text = format!("{body}crc {:08x}\n", crc32c::crc32c(body.as_bytes()));
+        assert!(matches!(Layout::parse(text.as_bytes()), Err(LayoutError::Newer(2))));
+    }
 }

@@ -118,3 +118,35 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_faster_way_is_chosen_and_kept() {
+        rt::sim::run(1, |shard| async move {
+            let data = shard.create_dir("/data").await.unwrap();
+            let first = probe(&shard, &data).await.unwrap();
+            assert!(!first.kept);
+            // Simulated disks sync slower than they write.
+            assert_eq!(first.flush, Flush::Dsync);
+            assert!(first.cost() > Duration::ZERO && first.dsync < first.fdatasync);
+            let second = probe(&shard, &data).await.unwrap();
+            assert!(second.kept && second.flush == first.flush);
+            let files: Vec<_> =
+                data.list().await.unwrap().into_iter().map(|entry| entry.name).collect();
+            assert_eq!(files, [RESULT_FILE]);
+            data.replace(RESULT_FILE, b"nonsense").await.unwrap();
+            assert!(!probe(&shard, &data).await.unwrap().kept);
+        });
+    }
+
+    #[test]
+    fn what_is_kept_reads_back() {
+        let probe = Probe::new(Duration::from_micros(190), Duration::from_micros(570));
+        assert_eq!(Probe::parse(&probe.render()), Some(Probe { kept: true, ..probe }));
+        assert_eq!(probe.flush, Flush::Dsync);
+        assert_eq!(Probe::parse("chronik wal probe 2\n"), None);
+    }
+}

@@ -285,6 +285,7 @@ fn build(
         gather,
         files: log_files,
         spares: found.spares.into_iter().map(|(name, _)| name).collect(),
+        moved: BTreeMap::new(),
         current,
         durable: replayed.verdict.last,
         written_up_to: (current, BLOCK_BYTES),

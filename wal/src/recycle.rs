@@ -142,7 +142,8 @@ async fn restate(core: &Rc<Core>, file: &LogFile, record: Live) -> Result<u64, W
     if !core.state().index.is_live(&record.header(), record.location) {
         return Ok(0);
     }
-    core.put(&record.parts(&[&body]), Class::Relocation)?;
+    let placed = core.put(&record.parts(&[&body]), Class::Relocation)?;
+    core.state_mut().moved.insert(record.location, placed.location);
     Ok(body.len() as u64)
 }
 
@@ -211,6 +212,7 @@ pub(crate) async fn retire(core: &Rc<Core>, sequence: FileSequence) -> Result<()
     let (name, fate) = {
         let mut state = core.state_mut();
         state.files.remove(&sequence);
+        state.forget_moves_into(sequence);
         state.stats.recycled_files += 1;
         state.refusing = false;
         (file.name.clone(), fate(&state, &core.options, &file))

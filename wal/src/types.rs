@@ -80,8 +80,7 @@ pub struct HardState {
 
 /// Where a record's body lies: a file of this log, a byte position in it, a length in bytes.
 ///
-/// Relocation moves live records, so a location held for long may be gone: see
-/// [`crate::Wal::locate`].
+/// Good for [`crate::Wal::read`] while the log is open and the record lives: relocation is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Location {
     pub file: FileSequence,

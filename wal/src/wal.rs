@@ -9,6 +9,7 @@ use rt::{Dir, Shard};
 
 use crate::core::{Class, Core, DurableFrame, Placed, Stop, WalStats, STALLED_AFTER};
 use crate::error::WalError;
+use crate::files::LogFile;
 use crate::options::WalOptions;
 use crate::record::{acceptance, Damage, RecordRef};
 use crate::recover::{self, Recovered};
@@ -123,24 +124,38 @@ impl Wal {
         self.core.state().index.entry(owner, index).map(|entry| entry.location)
     }
 
-    /// The body of a live record, checked. Waits until it is durable if it is not yet.
+    /// The body of a live record, checked. Waits until it is durable if it is not yet. A location
+    /// stays good while its record lives: relocation is followed.
     pub async fn read(&self, location: Location) -> Result<Bytes, WalError> {
-        loop {
+        let place = loop {
             let changed = self.core.change.notified();
-            if self.is_written(location)? {
-                break;
+            if let Some(place) = self.readable(location)? {
+                break place;
             }
             changed.await;
-        }
-        let file = self.core.log_file(location.file).ok_or(WalError::Gone(location))?;
+        };
+        let (file, place) = place;
+        // Nothing was awaited since the file was found open for readers.
         let _reading = file.readers.enter().ok_or(WalError::Gone(location))?;
-        recycle::read_body(&file, location).await
+        recycle::read_body(&file, place).await
     }
 
-    fn is_written(&self, location: Location) -> Result<bool, WalError> {
+    /// Where the record can be read now; `None` if it is not durable yet.
+    fn readable(&self, location: Location) -> Result<Option<(LogFile, Location)>, WalError> {
         let state = self.core.state();
         state.check_alive()?;
-        Ok(state.written_up_to > (location.file, location.position))
+        let mut place = location;
+        loop {
+            match state.files.get(&place.file) {
+                Some(file) if !file.readers.is_closed() => {
+                    let written = state.written_up_to > (place.file, place.position);
+                    return Ok(written.then(|| (file.clone(), place)));
+                }
+                // Planned, but not prepared yet.
+                None if place.file > state.current => return Ok(None),
+                _ => place = *state.moved.get(&place).ok_or(WalError::Gone(location))?,
+            }
+        }
     }
 
     /// The body of a live entry, wherever relocation has moved it. `None` if it is not live.

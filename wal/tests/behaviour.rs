@@ -188,7 +188,7 @@ fn data_is_refused_before_votes_and_checkpoints_make_room() {
 }
 
 #[test]
-fn a_relocated_location_is_gone_and_located_again() {
+fn a_location_stays_good_while_its_record_lives() {
     rt::sim::run(6, |shard| async move {
         let (wal, _) = open(&shard).await;
         entry(&wal, 2, 1, b"stays").unwrap();
@@ -202,9 +202,18 @@ fn a_relocated_location_is_gone_and_located_again() {
         }
         let new = wal.locate(owner(2), Index(1)).unwrap();
         assert_ne!(old, new);
-        assert_eq!(wal.read(old).await, Err(WalError::Gone(old)));
+        assert_eq!(&wal.read(old).await.unwrap()[..], b"stays");
         assert_eq!(&wal.read(new).await.unwrap()[..], b"stays");
         assert_eq!(wal.read_entry(owner(2), Index(2)).await, Ok(None));
+        checkpoint(&wal, 2, 1).unwrap();
+        for index in 400..900 {
+            entry(&wal, 1, index, &[7; 3_000]).unwrap();
+            if index % 20 == 0 {
+                let frame = checkpoint(&wal, 1, index).unwrap();
+                wal.wait_durable(frame).await.unwrap();
+            }
+        }
+        assert_eq!(wal.read(old).await, Err(WalError::Gone(old)));
     });
 }
 

@@ -238,7 +238,7 @@ async fn work(shard: &Shard, job: &Job) -> Result<(), String> {
 async fn read_back(wal: &Wal, job: &Job, recovered: &Recovered) -> Result<(), String> {
     for (owner, replica) in &recovered.replicas {
         for entry in &replica.entries {
-            let body = wal.read_entry(*owner, entry.index).await;
+            let body = wal.read(entry.location).await;
             let body = body.map_err(|error| format!("{owner} entry {}: {error}", entry.index))?;
             let model = job.model.borrow();
             let entries = &model.head[owner].entries;

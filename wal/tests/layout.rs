@@ -1,0 +1,173 @@
+//! Another number of shards, with crashes in the middle: every owner is on exactly one shard, the
+//! one that the new number says, with all that was acknowledged.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use chronik_wal::layout::{Layout, LayoutError};
+use chronik_wal::{
+    Flush, GroupId, HardState, Index, Owner, RecordRef, ReplicaId, Term, Wal, WalOptions,
+};
+use rt::sim::{CrashKind, World, WorldOptions};
+use rt::{Dir, Shard, ShardId};
+
+const GROUPS: u64 = 7;
+const OPTIONS: WalOptions = WalOptions {
+    file_bytes: 128 << 10,
+    first_file_bytes: 64 << 10,
+    budget_bytes: 4 * (128 << 10),
+    frame_max_bytes: 32 << 10,
+    flush: Flush::Dsync,
+    fill_ahead: false,
+};
+
+fn owner(group: u64) -> Owner {
+    Owner { group: GroupId(group), replica: ReplicaId(1) }
+}
+
+fn shard_of(owner: Owner, shards: u16) -> ShardId {
+    ShardId((owner.group.0 % u64::from(shards)) as u16)
+}
+
+#[derive(Default)]
+struct Model {
+    /// Of each group: entries acknowledged, and appended, and the same of the term.
+    entries: BTreeMap<u64, (u64, u64)>,
+    terms: BTreeMap<u64, (u64, u64)>,
+    shards: u16,
+    rounds: u64,
+}
+
+async fn node(shard: Shard, model: Rc<RefCell<Model>>) {
+    let data = shard.create_dir("/data").await.expect("the folder can be made");
+    loop {
+        let wanted = model.borrow().shards;
+        let layout = Layout::open(&shard, &data, wanted).await.expect("a layout");
+        let layout = if layout.shards == wanted {
+            layout
+        } else {
+            let place = |owner| shard_of(owner, wanted);
+            layout.change(&shard, &data, wanted, OPTIONS, place).await.expect("a change")
+        };
+        let wals = check(&shard, &data, &layout, &model).await;
+        work(&wals, &model).await;
+        for wal in &wals {
+            wal.stop().await;
+        }
+        let mut model = model.borrow_mut();
+        model.rounds += 1;
+        model.shards = 1 + (shard.random() % 4) as u16;
+    }
+}
+
+async fn check(shard: &Shard, data: &Dir, layout: &Layout, model: &Rc<RefCell<Model>>) -> Vec<Wal> {
+    let mut wals = Vec::new();
+    let mut seen = Vec::new();
+    for number in 0..layout.shards {
+        let number = ShardId(number);
+        let dir = layout.wal_dir(data, number).await.expect("a folder");
+        let opened = Wal::open(shard, dir, OPTIONS, layout.identity(number)).await;
+        let (wal, recovered) = opened.expect("the log opens");
+        assert_eq!(recovered.report.damage, []);
+        for (owner, replica) in &recovered.replicas {
+            assert_eq!(shard_of(*owner, layout.shards), number, "{owner} is on a wrong shard");
+            assert_eq!(replica.damaged, None);
+            let mut model = model.borrow_mut();
+            let group = owner.group.0;
+            let count = replica.entries.len() as u64;
+            let (acknowledged, appended) = model.entries.get(&group).copied().unwrap_or_default();
+            assert!((acknowledged..=appended).contains(&count), "{owner}: {count} entries");
+            model.entries.insert(group, (count, count));
+            let term = replica.hard_state.term.0;
+            let (acknowledged, appended) = model.terms.get(&group).copied().unwrap_or_default();
+            assert!((acknowledged..=appended).contains(&term), "{owner}: term {term}");
+            model.terms.insert(group, (term, term));
+            for entry in &replica.entries {
+                let body = wal.read(entry.location).await.expect("a body");
+                assert_eq!(&body[..], &[entry.index.0 as u8; 500][..]);
+            }
+            seen.push(group);
+        }
+        wals.push(wal);
+    }
+    for (group, entries) in &mut model.borrow_mut().entries {
+        assert!(entries.0 == 0 || seen.contains(group), "group {group} is gone");
+        if !seen.contains(group) {
+            *entries = (0, 0);
+        }
+    }
+    wals
+}
+
+async fn work(wals: &[Wal], model: &Rc<RefCell<Model>>) {
+    for group in 0..GROUPS {
+        let owner = owner(group);
+        let wal = &wals[usize::from(shard_of(owner, wals.len() as u16).0)];
+        let next = model.borrow().entries.get(&group).map_or(0, |entries| entries.1) + 1;
+        if next < 60 {
+            let body: &[&[u8]] = &[&[next as u8; 500]];
+            let (index, term) = (Index(next), Term(5));
+            wal.append(RecordRef::Append { owner, index, term, body }).expect("room");
+            model.borrow_mut().entries.entry(group).or_default().1 = next;
+        }
+        let term = model.borrow().terms.get(&group).map_or(5, |terms| terms.1) + 1;
+        let state = HardState { term: Term(term), vote: ReplicaId(1), commit: Index(0) };
+        wal.append(RecordRef::HardState { owner, state }).expect("room");
+        model.borrow_mut().terms.entry(group).or_default().1 = term;
+        wal.wait_durable(wal.newest()).await.expect("durable");
+        let mut model = model.borrow_mut();
+        let model = &mut *model;
+        for pair in [model.entries.get_mut(&group), model.terms.get_mut(&group)] {
+            if let Some((acknowledged, appended)) = pair {
+                *acknowledged = *appended;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_change_of_shards_survives_crashes() {
+    let rounds = RefCell::new(0);
+    rt::sim::for_seeds("-p chronik-wal --test layout", 25, |seed| {
+        let world = World::new(seed, WorldOptions::default());
+        let model = Rc::new(RefCell::new(Model { shards: 2, ..Model::default() }));
+        let inside = Rc::clone(&model);
+        let id = world.add_node("node", 1, move |shard| node(shard, Rc::clone(&inside)));
+        for _ in 0..12 {
+            let kind = if world.random().is_multiple_of(2) {
+                CrashKind::Kill
+            } else {
+                CrashKind::PowerCut
+            };
+            world.crash_after_polls(id, 1 + world.random() % 800, kind);
+            world.run_until(|world| !world.is_running(id), Duration::from_secs(20));
+            assert!(!world.is_running(id), "a round waits for ever");
+            world.restart(id);
+        }
+        *rounds.borrow_mut() += model.borrow().rounds;
+    });
+    if std::env::var_os("CHRONIK_SEED").is_none() {
+        assert!(*rounds.borrow() > 20, "changes must come to an end now and then");
+    }
+}
+
+#[test]
+fn leftovers_go_and_a_lost_layout_is_noticed() {
+    rt::sim::run(1, |shard| async move {
+        let data = shard.create_dir("/data").await.unwrap();
+        let layout = Layout::open(&shard, &data, 2).await.unwrap();
+        assert_eq!((layout.generation, layout.shards), (1, 2));
+        layout.wal_dir(&data, ShardId(0)).await.unwrap();
+        let leftover = Layout { generation: 2, ..layout };
+        leftover.wal_dir(&data, ShardId(0)).await.unwrap();
+        // What the file says wins over what is asked for.
+        assert_eq!(Layout::open(&shard, &data, 5).await.unwrap(), layout);
+        let wal = data.open_subdir("wal").await.unwrap();
+        assert!(wal.exists("1").await.unwrap() && !wal.exists("2").await.unwrap());
+        data.unlink("layout").await.unwrap();
+        let error = Layout::open(&shard, &data, 2).await.unwrap_err();
+        assert!(matches!(error, LayoutError::Missing), "{error}");
+    });
+}
