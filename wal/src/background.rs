@@ -14,13 +14,20 @@ use crate::files::{self, LogFile};
 use crate::format::FileHeader;
 use crate::types::FileSequence;
 
+/// Filling spare files begins so long after the start: first answers go first.
+const FILL_DELAY: Duration = Duration::from_secs(2);
 /// A full disk is looked at again after this time.
 const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(core: Rc<Core>) {
+    let fill_from = core.shard.now() + FILL_DELAY;
     while core.preparing() {
         let done = match next(&core) {
             Next::Prepare(sequence) => prepare(&core, sequence).await,
+            Next::Fill if core.shard.now() < fill_from => {
+                rt::either(core.preparer_bell.notified(), core.shard.sleep_until(fill_from)).await;
+                continue;
+            }
             Next::Fill => fill(&core).await,
             Next::Wait => {
                 core.preparer_bell.notified().await;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use chronik_wal::layout::{Layout, LayoutError};
 use chronik_wal::{
-    Flush, GroupId, HardState, Index, Owner, RecordRef, ReplicaId, Term, Wal, WalOptions,
+    Flush, GroupId, HardState, Index, Owner, RecordRef, RecoveredReplica, ReplicaId, Term, Wal,
+    WalOptions,
 };
 use rt::sim::{CrashKind, World, WorldOptions};
 use rt::{Dir, Shard, ShardId};
@@ -38,6 +39,21 @@ struct Model {
     terms: BTreeMap<u64, (u64, u64)>,
     shards: u16,
     rounds: u64,
+}
+
+impl Model {
+    /// Compares what recovery tells of a replica, and goes on from it.
+    fn took(&mut self, owner: Owner, replica: &RecoveredReplica) {
+        let group = owner.group.0;
+        let count = replica.entries.len() as u64;
+        let (acknowledged, appended) = self.entries.get(&group).copied().unwrap_or_default();
+        assert!((acknowledged..=appended).contains(&count), "{owner}: {count} entries");
+        self.entries.insert(group, (count, count));
+        let term = replica.hard_state.term.0;
+        let (acknowledged, appended) = self.terms.get(&group).copied().unwrap_or_default();
+        assert!((acknowledged..=appended).contains(&term), "{owner}: term {term}");
+        self.terms.insert(group, (term, term));
+    }
 }
 
 async fn node(shard: Shard, model: Rc<RefCell<Model>>) {
@@ -74,21 +90,12 @@ async fn check(shard: &Shard, data: &Dir, layout: &Layout, model: &Rc<RefCell<Mo
         for (owner, replica) in &recovered.replicas {
             assert_eq!(shard_of(*owner, layout.shards), number, "{owner} is on a wrong shard");
             assert_eq!(replica.damaged, None);
-            let mut model = model.borrow_mut();
-            let group = owner.group.0;
-            let count = replica.entries.len() as u64;
-            let (acknowledged, appended) = model.entries.get(&group).copied().unwrap_or_default();
-            assert!((acknowledged..=appended).contains(&count), "{owner}: {count} entries");
-            model.entries.insert(group, (count, count));
-            let term = replica.hard_state.term.0;
-            let (acknowledged, appended) = model.terms.get(&group).copied().unwrap_or_default();
-            assert!((acknowledged..=appended).contains(&term), "{owner}: term {term}");
-            model.terms.insert(group, (term, term));
+            model.borrow_mut().took(*owner, replica);
             for entry in &replica.entries {
                 let body = wal.read(entry.location).await.expect("a body");
                 assert_eq!(&body[..], &[entry.index.0 as u8; 500][..]);
             }
-            seen.push(group);
+            seen.push(owner.group.0);
         }
         wals.push(wal);
     }
@@ -119,10 +126,9 @@ async fn work(wals: &[Wal], model: &Rc<RefCell<Model>>) {
         wal.wait_durable(wal.newest()).await.expect("durable");
         let mut model = model.borrow_mut();
         let model = &mut *model;
-        for pair in [model.entries.get_mut(&group), model.terms.get_mut(&group)] {
-            if let Some((acknowledged, appended)) = pair {
-                *acknowledged = *appended;
-            }
+        let pairs = [model.entries.get_mut(&group), model.terms.get_mut(&group)];
+        for (acknowledged, appended) in pairs.into_iter().flatten() {
+            *acknowledged = *appended;
         }
     }
 }
