@@ -1,19 +1,12 @@
-//! The fixed 61-byte header of a Kafka record batch (magic 2), as far as a log needs it: where a
-//! batch ends, which offsets and times it covers, and whether its bytes are whole.
+//! The header of a stored record batch, as far as a log needs it: where the batch ends, which
+//! offsets and times it covers, and whether its bytes are whole. `net::batch` reads the fields.
 //!
 //! It never looks at records; finding a record by time is the caller's (`RecordSearch`), because
-//! it may have to decompress. Pure; any shard. Layout: Kafka's message format, KIP-98; big endian.
+//! it may have to decompress. Pure; any shard.
+
+use net::batch::{checksum, BatchError, BatchHeader};
 
 use super::types::Offset;
-
-/// Bytes of a batch before its records.
-pub const BATCH_HEADER_BYTES: usize = 61;
-/// Base offset and length: the 12 bytes that the length field does not count.
-pub const BATCH_PREFIX_BYTES: usize = 12;
-/// The only format that is stored.
-pub const BATCH_MAGIC: u8 = 2;
-/// Where the part of a batch begins that its checksum covers.
-const CHECKED_FROM: usize = 21;
 
 /// What the log reads of a batch header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +21,7 @@ pub struct BatchHead {
     pub crc: u32,
     /// Offset of the last record less the base offset.
     pub last_offset_delta: u32,
-    /// Largest timestamp in milliseconds; -1 when the batch has none.
+    /// Largest timestamp in milliseconds, at least the base timestamp; -1 when there is none.
     pub max_timestamp: i64,
 }
 
@@ -40,7 +33,7 @@ pub enum BatchFault {
     Short,
     /// Another magic than 2.
     #[error("magic {0}")]
-    Magic(u8),
+    Magic(i8),
     /// A length or a count that no batch has.
     #[error("nonsense length or count")]
     Length,
@@ -68,28 +61,26 @@ pub enum BatchFault {
 impl BatchHead {
     /// Reads a header; the batch itself may reach beyond `bytes`.
     pub fn parse(bytes: &[u8]) -> Result<BatchHead, BatchFault> {
-        let Some(head) = bytes.first_chunk::<BATCH_HEADER_BYTES>() else {
-            return Err(BatchFault::Short);
-        };
-        if head[16] != BATCH_MAGIC {
-            return Err(BatchFault::Magic(head[16]));
-        }
-        let length = i64::from(int(head, 8)) + BATCH_PREFIX_BYTES as i64;
-        let last_offset_delta = int(head, 23);
-        if length < BATCH_HEADER_BYTES as i64 || last_offset_delta < 0 {
-            return Err(BatchFault::Length);
-        }
-        let base_offset = long(head, 0);
-        if base_offset < 0 || base_offset.checked_add(i64::from(last_offset_delta) + 1).is_none() {
+        let header = BatchHeader::parse(bytes).map_err(|error| match error {
+            BatchError::OldMagic(magic) | BatchError::UnknownMagic(magic) => {
+                BatchFault::Magic(magic)
+            }
+            BatchError::ImpossibleLength(_) => BatchFault::Length,
+            _ => BatchFault::Short,
+        })?;
+        let last_offset_delta =
+            u32::try_from(header.last_offset_delta).map_err(|_| BatchFault::Length)?;
+        let next = header.base_offset.checked_add(i64::from(last_offset_delta) + 1);
+        if header.base_offset < 0 || next.is_none() {
             return Err(BatchFault::Length);
         }
         Ok(BatchHead {
-            base_offset: Offset(base_offset),
-            length: u32::try_from(length).map_err(|_| BatchFault::Length)?,
-            epoch: int(head, 12),
-            crc: int(head, 17) as u32,
-            last_offset_delta: last_offset_delta as u32,
-            max_timestamp: long(head, 35),
+            base_offset: Offset(header.base_offset),
+            length: u32::try_from(header.size_bytes()).map_err(|_| BatchFault::Length)?,
+            epoch: header.partition_leader_epoch,
+            crc: header.crc,
+            last_offset_delta,
+            max_timestamp: header.effective_max_timestamp(),
         })
     }
 
@@ -103,7 +94,7 @@ impl BatchHead {
         if bytes.len() != self.length as usize {
             return Err(BatchFault::Short);
         }
-        if crc32c::crc32c(&bytes[CHECKED_FROM..]) == self.crc {
+        if checksum(bytes) == self.crc {
             Ok(())
         } else {
             Err(BatchFault::Checksum)
@@ -111,29 +102,22 @@ impl BatchHead {
     }
 }
 
-fn int(head: &[u8; BATCH_HEADER_BYTES], at: usize) -> i32 {
-    i32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]])
-}
-
-fn long(head: &[u8; BATCH_HEADER_BYTES], at: usize) -> i64 {
-    i64::from(int(head, at)) << 32 | i64::from(int(head, at + 4) as u32)
-}
-
 #[cfg(test)]
 pub(super) mod testing {
     //! Batches for tests: one call makes a valid one, sealed with its checksum.
     use super::*;
     use bytes::Bytes;
+    use net::batch::{HEADER_BYTES, LENGTH_PREFIX_BYTES};
 
     /// A batch of `records` records that all have the time `timestamp`, with `payload` bytes of
     /// opaque content.
     pub fn batch(base: i64, records: u32, epoch: i32, timestamp: i64, payload: &[u8]) -> Bytes {
-        let length = BATCH_HEADER_BYTES + payload.len();
+        let length = HEADER_BYTES + payload.len();
         let mut out = Vec::with_capacity(length);
         out.extend_from_slice(&base.to_be_bytes());
-        out.extend_from_slice(&((length - BATCH_PREFIX_BYTES) as i32).to_be_bytes());
+        out.extend_from_slice(&((length - LENGTH_PREFIX_BYTES) as i32).to_be_bytes());
         out.extend_from_slice(&epoch.to_be_bytes());
-        out.push(BATCH_MAGIC);
+        out.push(2);
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&0i16.to_be_bytes());
         out.extend_from_slice(&(records as i32 - 1).to_be_bytes());
@@ -144,7 +128,7 @@ pub(super) mod testing {
         out.extend_from_slice(&(-1i32).to_be_bytes());
         out.extend_from_slice(&(records as i32).to_be_bytes());
         out.extend_from_slice(payload);
-        let crc = crc32c::crc32c(&out[CHECKED_FROM..]);
+        let crc = checksum(&out);
         out[17..21].copy_from_slice(&crc.to_be_bytes());
         Bytes::from(out)
     }
@@ -183,6 +167,6 @@ mod tests {
             bad[at] = value;
             assert_eq!(BatchHead::parse(&bad), Err(fault), "byte {at}");
         }
-        assert!(matches!(BatchHead::parse(&[0; 61]), Err(BatchFault::Magic(0))));
+        assert_eq!(BatchHead::parse(&[0; 61]), Err(BatchFault::Length));
     }
 }

@@ -22,9 +22,9 @@ use wal::{Index, Owner, Term};
 
 use super::checkpoint::BLOCK;
 use super::context::LogContext;
-use super::files::{file_name, FileKind};
+use super::files::{file_name, parse_name, FileKind};
 use super::index::INDEX_BLOCK_BYTES;
-use super::partition::{take_dirty, PartitionInner};
+use super::partition::{take_dirty, PartitionInner, Strays};
 use super::plan::{plan, PlanInput, RoundPlan, SegmentWrite};
 use super::read::ReadError;
 use super::types::{CommittedBatch, Local, PartitionIdentity, Payload};
@@ -316,9 +316,17 @@ async fn write_partition(partition: &Rc<PartitionInner>) -> Result<WrittenPlan, 
 
 /// Segments that a crash left behind unnamed: the WAL holds all that was in them.
 async fn remove_strays(partition: &Rc<PartitionInner>) -> io::Result<()> {
-    let strays = std::mem::take(&mut *partition.strays.borrow_mut());
-    for base in strays {
-        partition.context.files.remove_segment(&partition.identity, base).await?;
+    let files = &partition.context.files;
+    let strays = partition.strays.replace(Strays::These(Vec::new()));
+    let bases = match strays {
+        Strays::These(bases) => bases,
+        Strays::All => {
+            let listed = files.list(&partition.identity).await?;
+            listed.iter().filter_map(|entry| parse_name(&entry.name)).map(|name| name.0).collect()
+        }
+    };
+    for base in bases {
+        files.remove_segment(&partition.identity, base).await?;
     }
     Ok(())
 }

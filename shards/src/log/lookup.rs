@@ -103,8 +103,8 @@ impl PartitionLog {
             return Ok(None);
         }
         let mut views = Vec::new();
-        let closed: Vec<_> = self.inner.state.borrow().closed.iter().map(|s| s.part()).collect();
-        for part in closed {
+        let (_, parts) = self.inner.readable_parts();
+        for part in parts.into_iter().filter(|part| part.closed) {
             let facts = self.inner.closed_facts(part.base_offset).await?;
             let newest_ms =
                 if facts.max_timestamp < 0 { facts.closed_ms } else { facts.max_timestamp };

@@ -15,6 +15,7 @@ mod epochs;
 mod files;
 mod flush;
 mod index;
+mod inspect;
 mod lookup;
 mod map;
 mod partition;
@@ -26,12 +27,16 @@ mod scan;
 mod state;
 mod types;
 
+#[cfg(test)]
+mod tests;
+
 pub use batch::{BatchFault, BatchHead};
 pub use checkpoint::{ActiveCheckpoint, LogCheckpoint};
 pub use codec::FormatError;
 pub use context::{LogContext, LogStats};
 pub use epochs::{EpochList, EpochStart};
 pub use flush::{CheckpointSink, FlushError, FlushedCheckpoint, Flusher, RoundReport};
+pub use inspect::{inspect_list, inspect_segment, BatchReport, SegmentReport};
 pub use lookup::TimeHit;
 pub use map::{ClosedFacts, EmptyEntry, SegmentMap};
 pub use partition::{OpenError, OpenedLog, PartitionLog};

@@ -5,6 +5,7 @@
 //! borrow of the state is held across an await.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
@@ -66,7 +67,17 @@ pub(super) struct PartitionInner {
     /// What it contributes to the shard's dirty bytes; `None` while it is not listed.
     dirty: Cell<Option<u64>>,
     /// Segment files that no checkpoint names, left by a crash; they go in the first round.
-    pub strays: RefCell<Vec<Offset>>,
+    pub strays: RefCell<Strays>,
+    /// Segments whose index was rebuilt in this life: if a read still fails, it is the segment.
+    pub rebuilt: RefCell<BTreeSet<Offset>>,
+}
+
+/// What is known of files that no checkpoint names.
+pub(super) enum Strays {
+    /// Every file of the folder is one: the partition has no checkpoint.
+    All,
+    /// These segments.
+    These(Vec<Offset>),
 }
 
 impl PartitionLog {
@@ -80,7 +91,7 @@ impl PartitionLog {
         term: Term,
     ) -> PartitionLog {
         let state = LogState::new(before, term, context.shard.wall_ms());
-        PartitionLog::with(context, identity, config, state, Vec::new())
+        PartitionLog::with(context, identity, config, state, Strays::All)
     }
 
     /// The log of a partition that has a checkpoint. Lists its folder and reads the `.map` of the
@@ -97,8 +108,10 @@ impl PartitionLog {
         if state.active.is_some() {
             restore_map(context, &identity, &mut state).await?;
         }
+        let log = PartitionLog::with(context, identity, config, state, Strays::These(strays));
+        log.inner.note_dirty();
         Ok(OpenedLog {
-            log: PartitionLog::with(context, identity, config, state, strays),
+            log,
             flushed: checkpoint.flushed_index,
             flushed_term: checkpoint.flushed_term,
             producers: checkpoint.producers,
@@ -110,7 +123,7 @@ impl PartitionLog {
         identity: PartitionIdentity,
         config: SegmentConfig,
         state: LogState,
-        strays: Vec<Offset>,
+        strays: Strays,
     ) -> PartitionLog {
         let inner = PartitionInner {
             identity,
@@ -120,6 +133,7 @@ impl PartitionLog {
             removed: Cell::new(false),
             dirty: Cell::new(None),
             strays: RefCell::new(strays),
+            rebuilt: RefCell::default(),
         };
         PartitionLog { inner: Rc::new(inner) }
     }
@@ -243,8 +257,7 @@ impl PartitionInner {
             let state = self.state.borrow();
             (state.writable_bytes(), state.has_retired())
         };
-        let stray = !self.strays.borrow().is_empty() && writable > 0;
-        if self.removed.get() || (writable == 0 && !retired && !stray) {
+        if self.removed.get() || (writable == 0 && !retired) {
             return;
         }
         let context = &self.context;

@@ -5,9 +5,10 @@
 //! checksum), its magic. Damage is refused, never served. Lives on one shard.
 
 use bytes::Bytes;
+use net::batch::HEADER_BYTES;
 use thiserror::Error;
 
-use super::batch::{BatchFault, BatchHead, BATCH_HEADER_BYTES};
+use super::batch::{BatchFault, BatchHead};
 use super::index::{find, find_stored, Seek};
 use super::partition::{PartitionInner, PartitionLog};
 use super::scan::rebuild_index;
@@ -202,7 +203,7 @@ impl PartitionInner {
     }
 
     /// Reads from one segment. When an index led to something else than the chain says, the index
-    /// is rebuilt from the segment and the read is done again.
+    /// is rebuilt from the segment, once, and the read is done again.
     async fn read_segment(
         &self,
         part: SegmentPart,
@@ -214,7 +215,10 @@ impl PartitionInner {
         let mut walk = SegmentWalk::new(self, part, start);
         match walk.collect(from, bound, answer).await {
             Err(error @ ReadError::Damaged { .. }) if indexed && answer.next_offset == from => {
-                let fresh = rebuild_index(self, part).await?;
+                if self.rebuilt.borrow().contains(&part.base_offset) {
+                    return Err(error);
+                }
+                let fresh = rebuild_index(self, part, true).await?;
                 let start = start_of(part, find(&fresh, Seek::Offset(from)));
                 if start == walk.start {
                     return Err(error);
@@ -242,7 +246,7 @@ impl PartitionInner {
         } else if part.end.0 <= INDEX_NEEDED_BYTES {
             return Ok((start_of(part, None), false));
         }
-        let fresh = rebuild_index(self, part).await?;
+        let fresh = rebuild_index(self, part, false).await?;
         Ok((start_of(part, find(&fresh, seek)), false))
     }
 
@@ -356,7 +360,7 @@ impl<'a> SegmentWalk<'a> {
         if self.at.position >= self.part.end {
             return Ok(None);
         }
-        self.fill(BATCH_HEADER_BYTES as u64, want).await?;
+        self.fill(HEADER_BYTES as u64, want).await?;
         let head = BatchHead::parse(&self.chunk).map_err(|fault| self.fault(fault))?;
         let (found, expected) = (head.base_offset.0, self.at.offset.0);
         if found != expected {

@@ -19,14 +19,21 @@ const SCAN_BYTES: u64 = 1 << 20;
 const GAP_BYTES_MAX: u64 = 8 << 20;
 
 /// Makes the index of a segment anew, from its headers; up to the first damage if there is some.
-/// A closed segment's index file is replaced.
+/// It takes the place of the old one, unless the segment is damaged and the old one `usable`: that
+/// still leads behind the damage.
 pub(super) async fn rebuild_index(
     inner: &PartitionInner,
     part: SegmentPart,
+    usable: bool,
 ) -> Result<Vec<IndexEntry>, ReadError> {
     inner.context.count(|stats| stats.index_rebuilds += 1);
+    inner.rebuilt.borrow_mut().insert(part.base_offset);
     let start = BatchStart { position: Position(0), offset: part.base_offset };
-    let entries = scan_entries(inner, part, start, IndexCursor::new(part.base_offset)).await?;
+    let cursor = IndexCursor::new(part.base_offset);
+    let (entries, whole) = scan_entries(inner, part, start, cursor).await?;
+    if usable && !whole {
+        return Ok(entries);
+    }
     if part.closed {
         let file: Vec<u8> = entries
             .chunks(BLOCK_ENTRIES)
@@ -46,14 +53,14 @@ pub(super) async fn rebuild_index(
     Ok(entries)
 }
 
-/// Index entries for the batches from `start` on. Damage ends it early without an error: what is
-/// found by the index is verified again when it is read.
+/// Index entries for the batches from `start` on, and whether it came to the end. Damage ends it
+/// early without an error: what is found by the index is verified again when it is read.
 async fn scan_entries(
     inner: &PartitionInner,
     part: SegmentPart,
     start: BatchStart,
     mut cursor: IndexCursor,
-) -> Result<Vec<IndexEntry>, ReadError> {
+) -> Result<(Vec<IndexEntry>, bool), ReadError> {
     let interval = inner.config.borrow().index_interval_bytes;
     let mut walk = SegmentWalk::new(inner, part, start);
     let mut entries = Vec::new();
@@ -61,7 +68,8 @@ async fn scan_entries(
         let at = walk.at();
         let head = match walk.head(SCAN_BYTES).await {
             Ok(Some(head)) => head,
-            Ok(None) | Err(ReadError::Damaged { .. }) => return Ok(entries),
+            Ok(None) => return Ok((entries, true)),
+            Err(ReadError::Damaged { .. }) => return Ok((entries, false)),
             Err(error) => return Err(error),
         };
         entries.extend(cursor.batch(at.offset, at.position, head.max_timestamp, interval));
@@ -91,7 +99,7 @@ impl PartitionInner {
             self.context.count(|stats| stats.index_rebuilds += 1);
             let start = BatchStart { position: Position(0), offset: part.base_offset };
             let cursor = IndexCursor::new(part.base_offset);
-            entries = scan_entries(self, part, start, cursor).await?;
+            (entries, _) = scan_entries(self, part, start, cursor).await?;
         }
         let mut state = self.state.borrow_mut();
         let same = state.active.as_ref().is_some_and(|a| a.base_offset == part.base_offset);

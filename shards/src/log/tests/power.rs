@@ -1,0 +1,135 @@
+//! Power cuts and kills at any moment: what a checkpoint calls sealed is always there, byte for
+//! byte, and everything committed can be read after a restart.
+
+use std::time::Duration;
+
+use rt::sim::{for_seeds, CrashKind, World, WorldOptions};
+
+use super::*;
+
+const PARTITIONS: i32 = 3;
+
+/// A small generator of the test's own, so that its choices do not shift the world's.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % most
+    }
+}
+
+/// Each partition's log start, which its own control entries would bring back.
+type Starts = Rc<RefCell<BTreeMap<i32, Offset>>>;
+
+async fn broker(shard: Shard, durable: Rc<Durable>, starts: Starts, lives: Rc<Cell<u64>>) {
+    let life = lives.get();
+    lives.set(life + 1);
+    let mut dice = Dice(shard.random());
+    let options = LogOptions {
+        cache_bytes: 30_000 + dice.below(200_000),
+        open_files_max: 3,
+        maps_max: 2,
+        dirty_bytes: 20_000,
+        dirty_age: Duration::from_millis(20),
+        writes_in_flight: 2,
+        write_bytes: 8192,
+    };
+    let bench = Bench::start(shard.clone(), durable, options).await;
+    let mut partitions = Vec::new();
+    for number in 0..PARTITIONS {
+        let partition = bench.open(number, small_segments()).await;
+        let start = starts.borrow().get(&number).copied().unwrap_or_default();
+        partition.log.set_log_start(start);
+        partition.election();
+        partition.check_from(start, 5_000).await.expect("all of it is back after a restart");
+        partitions.push(partition);
+    }
+    let flusher = bench.flusher.clone();
+    shard.spawn(async move { flusher.run().await.expect("no fault is injected") }).detach();
+    loop {
+        let number = dice.below(PARTITIONS as u64) as usize;
+        let partition = &partitions[number];
+        match dice.below(100) {
+            0..=1 => partition.election(),
+            2..=3 => {
+                let (start, end) = (partition.log.log_start(), partition.log.log_end());
+                let to = Offset(start.0 + dice.below((end.0 - start.0) as u64 + 1) as i64);
+                starts.borrow_mut().insert(number as i32, to.max(start));
+                partition.log.set_log_start(to);
+            }
+            4..=6 => {
+                let start = partition.log.log_start();
+                let end = partition.log.log_end();
+                let from = Offset(start.0 + dice.below((end.0 - start.0) as u64 + 1) as i64);
+                partition.check_from(from, dice.below(20_000)).await.expect("readable");
+            }
+            7..=9 => shard.sleep(Duration::from_millis(dice.below(8))).await,
+            10..=10 => {
+                partition.batch(1 + dice.below(50) as u32, 30_000, dice.below(1000) as i64);
+            }
+            _ => {
+                let bytes = dice.below(1_500) as usize;
+                partition.batch(1 + dice.below(4) as u32, bytes, dice.below(1000) as i64);
+            }
+        }
+        shard.yield_now().await;
+    }
+}
+
+/// Every checkpoint's sealed bytes, straight from the disk, are those that were committed.
+fn check_sealed(world: &World, node: rt::sim::NodeId, durable: &Rc<Durable>) {
+    for checkpoint in durable.checkpoints.borrow().values() {
+        let identity = checkpoint.identity;
+        let log = LogCheckpoint::decode(&checkpoint.bytes, Some(&identity)).expect("valid");
+        let Some(active) = log.active else { continue };
+        let base = active.base_offset;
+        let folder = format!("/data/topics/{}/{}", identity.topic_folder(), identity.partition);
+        let path = format!("{folder}/{:020}.log", base.0);
+        let found = world.disk(node).read_file(&path).expect("the active segment is there");
+        let entries = durable.entries.borrow();
+        let expected: Vec<u8> = entries[&identity.owner]
+            .iter()
+            .filter_map(|entry| match entry {
+                LogEntry::Batch(batch) if batch.base_offset >= base => Some(bytes_of(batch)),
+                _ => None,
+            })
+            .flatten()
+            .take(active.written.0 as usize)
+            .collect();
+        let sealed = active.written.0 as usize;
+        assert!(found[..sealed] == expected[..sealed], "sealed bytes of {path} changed");
+    }
+}
+
+fn power_cuts(seed: u64) {
+    let world = World::new(seed, WorldOptions::default());
+    let mut dice = Dice(seed ^ 0x5eed);
+    let durable: Rc<Durable> = Rc::default();
+    let (starts, lives): (Starts, _) = (Rc::default(), Rc::new(Cell::new(0)));
+    let main = {
+        let (durable, starts, lives) = (Rc::clone(&durable), Rc::clone(&starts), Rc::clone(&lives));
+        move |shard| broker(shard, Rc::clone(&durable), Rc::clone(&starts), Rc::clone(&lives))
+    };
+    let node = world.add_node("broker", 1, main);
+    for _ in 0..12 {
+        let kind = if dice.below(3) == 0 { CrashKind::Kill } else { CrashKind::PowerCut };
+        let operation = world.disk(node).operations() + 1 + dice.below(300);
+        world.crash_at_disk_operation(node, operation, kind);
+        let crashed = world.run_until(|w| !w.is_running(node), Duration::from_secs(3));
+        if !crashed {
+            world.crash(node, kind);
+        }
+        check_sealed(&world, node, &durable);
+        world.restart(node);
+    }
+    world.run_for(Duration::from_millis(300));
+    assert!(world.is_running(node));
+    assert_eq!(lives.get(), 13);
+    assert!(durable.checkpoints.borrow().len() == PARTITIONS as usize, "rounds took place");
+}
+
+#[test]
+fn what_a_checkpoint_seals_survives_power_cuts() {
+    for_seeds("-p chronik-shards what_a_checkpoint_seals", 40, power_cuts);
+}
