@@ -146,13 +146,13 @@ pub async fn answer<A: Admin>(
         }
         Q::UnregisterBroker(q) => R::UnregisterBroker(unregister_broker::handle(admin, &q).await),
         Q::UpdateFeatures(q) => R::UpdateFeatures(update_features::handle(admin, version, &q)),
-        other => return answer_without_feature(other),
+        other => return answer_without_feature(other).map_err(|body| *body),
     })
 }
 
 /// APIs of features that are not here: answered as Kafka does when the feature is off, since tools
 /// ask for them on their way to something else.
-fn answer_without_feature(body: RequestKind) -> Result<ResponseKind, RequestKind> {
+fn answer_without_feature(body: RequestKind) -> Result<ResponseKind, Box<RequestKind>> {
     use RequestKind as Q;
     use ResponseKind as R;
     Ok(match body {
@@ -173,6 +173,6 @@ fn answer_without_feature(body: RequestKind) -> Result<ResponseKind, RequestKind
         Q::DescribeDelegationToken(_) => R::DescribeDelegationToken(delegation_tokens::describe()),
         Q::SaslHandshake(_) => R::SaslHandshake(sasl::handshake()),
         Q::SaslAuthenticate(_) => R::SaslAuthenticate(sasl::authenticate()),
-        other => return Err(other),
+        other => return Err(Box::new(other)),
     })
 }

@@ -97,12 +97,11 @@ fn asked_partitions(topics: &[CreatableTopic], config: &BrokerConfig) -> usize {
     asked.fold(0, usize::saturating_add)
 }
 
+/// A topic that may be created: its partitions and what is set on it.
+type Checked = (Vec<Assignment>, Vec<(String, String)>);
+
 /// Checks one topic in Kafka's order: name, existence, configurations, assignment, counts.
-fn check(
-    image: &Image,
-    config: &BrokerConfig,
-    topic: &CreatableTopic,
-) -> Result<(Vec<Assignment>, Vec<(String, String)>), Refusal> {
+fn check(image: &Image, config: &BrokerConfig, topic: &CreatableTopic) -> Result<Checked, Refusal> {
     check_new_name(image, &topic.name)?;
     let configs = check_configs(topic)?;
     let assignments = if topic.assignments.is_empty() {
@@ -279,9 +278,14 @@ pub(crate) async fn ensure<A: Admin>(
 ) -> Vec<Result<(), (ErrorCode, Option<String>)>> {
     let image = admin.image();
     let config = BrokerConfig::resolve(admin.settings(), &image);
+    let each = usize::try_from(config.num_partitions).unwrap_or_default();
+    let excessive = names.len().saturating_mul(each) > PARTITIONS_MAX;
     let mut plan: Plan = Vec::new();
     for name in names {
-        let topic = default_topic(admin, &image, &config, name);
+        let topic = match excessive {
+            true => Err(excessive_partitions()),
+            false => default_topic(admin, &image, &config, name),
+        };
         plan.push((TopicName(text(name)), topic));
     }
     submit(admin, &mut plan, SUBMIT_TIMEOUT).await;

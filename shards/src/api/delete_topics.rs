@@ -3,7 +3,7 @@
 //! Answers when no shard serves the topics any more. Departures: Metadata has forgotten them by
 //! then (Kafka's lags behind); the answers stand in the request's order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,8 +70,9 @@ fn plan<A: Admin>(
         }
     }
     let mut planned: Vec<(Named, Result<Arc<Topic>, Refusal>)> = Vec::new();
+    let mut seen = BTreeSet::new();
     for each in &named {
-        if planned.iter().any(|(earlier, _)| earlier == each) {
+        if !seen.insert(each) {
             continue;
         }
         let found = if request.timeout_ms <= 0 {

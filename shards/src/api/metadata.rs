@@ -3,6 +3,7 @@
 //! Departures: topics are created before the answer, not behind it; partitions stand in order; a
 //! topic entry without name and id is INVALID_REQUEST (Kafka answers -1 and loses the brokers).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kafka_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
@@ -60,7 +61,7 @@ pub(super) fn controller<A: Admin>(admin: &A) -> BrokerId {
 }
 
 /// Names that could not be created, and why.
-type Refused = Vec<(String, ErrorCode)>;
+type Refused = BTreeMap<String, ErrorCode>;
 
 /// Creates the topics that the client asked for by name, if it and the operator allow that.
 async fn create_missing<A: Admin>(admin: &A, version: i16, request: &MetadataRequest) -> Refused {
@@ -141,10 +142,7 @@ impl<A: Admin> Builder<'_, A> {
         }
         let code = match check_topic_name(name) {
             Err(refusal) => refusal.code,
-            Ok(()) => refused
-                .iter()
-                .find(|(other, _)| other == name)
-                .map_or(ErrorCode::UnknownTopicOrPartition, |(_, code)| *code),
+            Ok(()) => refused.get(name).copied().unwrap_or(ErrorCode::UnknownTopicOrPartition),
         };
         self.error(Some(name), Uuid::nil(), code)
     }

@@ -118,7 +118,9 @@ impl Definition {
     fn fraction(&self, number: f64) -> Result<(), String> {
         match self.rule {
             Rule::Fraction if number > 1.0 => Err("Value must be no more than 1".to_owned()),
-            Rule::Fraction if !(number >= 0.0) => Err("Value must be at least 0".to_owned()),
+            Rule::Fraction if number < 0.0 || number.is_nan() => {
+                Err("Value must be at least 0".to_owned())
+            }
             _ => Ok(()),
         }
     }

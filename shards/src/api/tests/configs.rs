@@ -169,7 +169,8 @@ fn what_is_altered_is_described_at_once() {
 fn alterations_are_refused_in_kafkas_words() {
     let cluster = cluster_with_topic();
     let version = cluster.image().version();
-    let cases: &[(i8, &str, &str, i8, Option<&str>, i16, &str)] = &[
+    type Case = (i8, &'static str, &'static str, i8, Option<&'static str>, i16, &'static str);
+    let cases: &[Case] = &[
         (2, "nope", "flush.ms", 0, Some("9"), 3, "The topic 'nope' does not exist."),
         (2, "", "flush.ms", 0, Some("9"), 42, "Default topic resources are not allowed."),
         (2, "t", "x", 0, Some("9"), 40, "Unknown topic config name: x"),

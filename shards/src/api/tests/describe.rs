@@ -84,6 +84,11 @@ fn topics_are_created_on_request() {
 
     let off = Cluster::of(1).with("auto.create.topics.enable", "false");
     assert_eq!(codes(&metadata(&off, 9, asking(named(&["a"]), true))), [("a".to_owned(), 3)]);
+    let many: Vec<String> = (0..10_001).map(|n| format!("t{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let fresh = Cluster::of(1);
+    let greedy = codes(&metadata(&fresh, 9, asking(named(&many), true)));
+    assert!(greedy.iter().all(|(_, code)| *code == 44) && fresh.image().topics().len() == 0);
     let short = Cluster::of(1).with("default.replication.factor", "3");
     assert_eq!(codes(&metadata(&short, 9, asking(named(&["a"]), true))), [("a".to_owned(), 38)]);
 }
