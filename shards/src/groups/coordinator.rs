@@ -69,6 +69,9 @@ impl Default for GroupsConfig {
 /// The longest string that a record can hold.
 pub(super) const STRING_MAX_BYTES: usize = i16::MAX as usize;
 
+/// What a record takes beside its key and value: lengths, deltas, and its part of a header.
+const RECORD_BYTES: u64 = 16;
+
 /// Sixteen random bytes for a member id.
 pub type UuidSource = Box<dyn FnMut() -> [u8; 16]>;
 
@@ -169,20 +172,35 @@ impl Coordinator {
     /// The records that make this state, groups by id: what compaction has to keep. It is the
     /// fold of all records given out so far, and holds nothing of what only memory knows.
     pub fn live_records(&self) -> impl Iterator<Item = Record> + '_ {
-        self.groups.values().flat_map(|group| {
-            let id = group.id.to_string();
-            let stored = group.stored.clone();
-            let own = stored.map(|value| Record::Group(id.clone(), Some(value)));
-            let offsets = group.offsets.iter().flat_map(move |(topic, partitions)| {
-                let key = (id.clone(), topic.clone());
-                partitions.iter().map(move |(partition, value)| {
-                    let (group, topic) = key.clone();
-                    let key = OffsetKey { group, topic, partition: *partition };
-                    Record::Offset(key, Some(value.clone()))
-                })
-            });
-            own.into_iter().chain(offsets)
-        })
+        self.groups.values().flat_map(Group::live_records)
+    }
+
+    /// The live records of the groups after `group`, whole groups until there are `enough`; with
+    /// the last group, unless there are no more.
+    pub fn live_records_after(
+        &self,
+        group: Option<&str>,
+        enough: usize,
+    ) -> (Vec<Record>, Option<String>) {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let mut records = Vec::new();
+        let after = group.map_or(Unbounded, Excluded);
+        for group in self.groups.range::<str, _>((after, Unbounded)).map(|(_, group)| group) {
+            records.extend(group.live_records());
+            if records.len() >= enough {
+                return (records, Some(group.id.to_string()));
+            }
+        }
+        (records, None)
+    }
+
+    /// About how many bytes the live records take in a log.
+    pub fn live_bytes(&self) -> u64 {
+        let size = |record: Record| {
+            let (key, value) = record.encode();
+            key.len() as u64 + value.map_or(0, |value| value.len() as u64) + RECORD_BYTES
+        };
+        self.live_records().map(size).sum()
     }
 
     pub fn join(&mut self, now: Now, token: Token, request: Join) {

@@ -2,7 +2,8 @@
 //!
 //! A group belongs to one partition of `__consumer_offsets` ([`partition_of`]), and its state lives
 //! on the shard that leads that partition, in a [`coordinator::Coordinator`]: a pure state machine.
-//! [`records`] owns the bytes of the topic.
+//! [`records`] owns the bytes of the topic, [`runtime`] what lies between the two: loading, writing,
+//! timers and compaction.
 
 mod alarms;
 pub mod coordinator;
@@ -10,6 +11,7 @@ mod group;
 mod join;
 mod offsets;
 pub mod records;
+pub mod runtime;
 mod subscription;
 mod sync;
 #[cfg(test)]

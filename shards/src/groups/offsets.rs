@@ -254,6 +254,19 @@ impl Group {
         found
     }
 
+    /// The group's own record, then its offsets.
+    pub(super) fn live_records(&self) -> impl Iterator<Item = Record> + '_ {
+        let own = self.stored.clone().map(|value| Record::Group(self.id.to_string(), Some(value)));
+        let offsets = self.offsets.iter().flat_map(move |(topic, known)| {
+            known.iter().map(move |(partition, value)| {
+                let (group, topic) = (self.id.to_string(), topic.clone());
+                let key = OffsetKey { group, topic, partition: *partition };
+                Record::Offset(key, Some(value.clone()))
+            })
+        });
+        own.into_iter().chain(offsets)
+    }
+
     pub(super) fn description(&self) -> Description {
         let is_stable = self.state() == State::Stable;
         let protocol = self.protocol.as_deref().filter(|_| is_stable);
