@@ -359,7 +359,8 @@ impl Turn<'_> {
     }
 }
 
-pub(super) fn check_group_id(group: &str) -> Result<(), GroupError> {
+/// A group id that can be kept: not empty, and short enough for a record.
+pub(crate) fn check_group_id(group: &str) -> Result<(), GroupError> {
     match group.is_empty() || group.len() > STRING_MAX_BYTES {
         true => Err(GroupError::InvalidGroupId),
         false => Ok(()),
