@@ -366,3 +366,92 @@ fn vote_of(body: &[u8]) -> ReplicaId {
     }
     ReplicaId(u64::from_le_bytes(vote))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::GroupId;
+
+    const OWNER: Owner = Owner { group: GroupId(1), replica: ReplicaId(2) };
+
+    /// Applies records given as (kind, index, term), each in a place of its own in `file`.
+    fn apply(index: &mut LiveIndex<()>, file: u64, records: &[(RecordKind, u64, u64)]) {
+        for (place, (kind, at, term)) in records.iter().enumerate() {
+            let header = RecordHeader {
+                kind: *kind,
+                relocated: false,
+                owner: OWNER,
+                index: Index(*at),
+                term: Term(*term),
+                body_length: 8,
+                body_crc: 0,
+            };
+            let position = 4096 + place as u64 * 64;
+            let location = Location { file: FileSequence(file), position, length: 8 };
+            index.apply(&header, location, &[0; 8], ());
+        }
+    }
+
+    fn entries(index: &LiveIndex<()>) -> Vec<(u64, u64)> {
+        let replica = index.replica(OWNER).expect("a replica");
+        replica.entries.iter().map(|(index, entry)| (index.0, entry.term.0)).collect()
+    }
+
+    use RecordKind::{Append, Checkpoint, HardState, Relocated, Tombstone, Truncate};
+
+    #[test]
+    fn append_and_truncate_cut_and_relocated_does_not() {
+        let mut index = LiveIndex::default();
+        apply(&mut index, 1, &[(Append, 6, 5), (Append, 7, 5), (Append, 8, 5), (Append, 7, 6)]);
+        assert_eq!(entries(&index), [(6, 5), (7, 6)]);
+        apply(&mut index, 2, &[(Append, 8, 6), (Relocated, 6, 5)]);
+        assert_eq!(entries(&index), [(6, 5), (7, 6), (8, 6)]);
+        apply(&mut index, 3, &[(Truncate, 7, 6)]);
+        assert_eq!(entries(&index), [(6, 5)]);
+        assert_eq!(index.live_bytes(FileSequence(1)), 0, "what was cut or moved lives no more");
+        assert_eq!(index.live_bytes(FileSequence(2)), 56);
+    }
+
+    #[test]
+    fn a_relocated_entry_comes_back_before_its_neighbours() {
+        let mut index = LiveIndex::default();
+        apply(&mut index, 2, &[(Append, 8, 5), (Append, 9, 5), (Relocated, 6, 5)]);
+        let gap = Damage::Gap { expected: Index(7), found: Index(8) };
+        assert_eq!(index.replica(OWNER).and_then(|replica| replica.damage()), Some(gap));
+        apply(&mut index, 3, &[(Relocated, 7, 5)]);
+        assert_eq!(entries(&index), [(6, 5), (7, 5), (8, 5), (9, 5)]);
+        assert_eq!(index.replica(OWNER).and_then(|replica| replica.damage()), None);
+    }
+
+    #[test]
+    fn a_checkpoint_drops_what_it_covers_and_a_log_of_a_lower_term() {
+        let mut index = LiveIndex::default();
+        apply(&mut index, 1, &[(Append, 6, 5), (Append, 7, 5), (Append, 8, 5)]);
+        apply(&mut index, 2, &[(Checkpoint, 7, 5), (Relocated, 6, 5)]);
+        assert_eq!(entries(&index), [(8, 5)]);
+        assert!(index.conflicts(OWNER, Index(7), Term(9)));
+        assert!(!index.conflicts(OWNER, Index(8), Term(9)));
+        apply(&mut index, 3, &[(Checkpoint, 7, 9)]);
+        assert_eq!(entries(&index), []);
+        assert_eq!(index.replica(OWNER).map(Replica::commit), Some(Index(7)));
+    }
+
+    #[test]
+    fn a_commit_beyond_the_log_is_damage() {
+        let mut index = LiveIndex::default();
+        apply(&mut index, 1, &[(Checkpoint, 5, 5), (Append, 6, 5), (HardState, 7, 5)]);
+        let damage = Damage::CommitBeyondLog { commit: Index(7), last: Index(6) };
+        assert_eq!(index.replica(OWNER).and_then(|replica| replica.damage()), Some(damage));
+    }
+
+    #[test]
+    fn a_tombstone_ends_everything() {
+        let mut index = LiveIndex::default();
+        apply(&mut index, 1, &[(Append, 6, 5), (HardState, 6, 5), (Tombstone, 0, 0)]);
+        apply(&mut index, 2, &[(Append, 7, 5)]);
+        assert_eq!(entries(&index), []);
+        assert_eq!(index.live_bytes(FileSequence(1)), 56, "the tombstone itself");
+        assert!(index.forget(OWNER));
+        assert_eq!(index, LiveIndex::default());
+    }
+}

@@ -259,7 +259,7 @@ async fn move_record(wal: &Wal, source: &OldWal, live: Live) -> Result<u64, WalE
         false => {
             let file = source.files.get(&live.location.file);
             let file = file.ok_or(WalError::Gone(live.location))?;
-            recycle::read_body(file, live.location).await?
+            recycle::read_body(&wal.core.shard, file, live.location).await?
         }
     };
     wal.core.put(&live.parts(&[&body]), Class::Relocation)?;

@@ -137,7 +137,7 @@ impl Wal {
         let (file, place) = place;
         // Nothing was awaited since the file was found open for readers.
         let _reading = file.readers.enter().ok_or(WalError::Gone(location))?;
-        recycle::read_body(&file, place).await
+        recycle::read_body(&self.core.shard, &file, place).await
     }
 
     /// Where the record can be read now; `None` if it is not durable yet.
