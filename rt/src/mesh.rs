@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{fence, AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Poll, Waker};
 
@@ -17,6 +17,9 @@ use crate::local::Waiters;
 use crate::ring::{ring, Consumer, Producer};
 use crate::shard::{Shard, ShardId};
 use crate::task::{MailHook, Remote};
+
+/// A receiver that always finds messages gives the credits it overlooked after so many.
+const POPS_PER_CREDIT_ROUND: u32 = 64;
 
 /// The rings of a node; see the module's text.
 pub struct Mesh<T> {
@@ -95,6 +98,7 @@ impl<T: Send + 'static> Mesh<T> {
             from: ends.from,
             own: RefCell::default(),
             next: Cell::new(0),
+            pops: Cell::new(0),
             receiver: RefCell::new(None),
             senders: (0..n).map(|_| RefCell::default()).collect(),
         });
@@ -112,6 +116,7 @@ struct Inner<T> {
     own: RefCell<VecDeque<T>>,
     /// Where the round over the rings goes on, so that no sender starves another.
     next: Cell<usize>,
+    pops: Cell<u32>,
     receiver: RefCell<Option<Waker>>,
     /// Tasks that wait for room, per target.
     senders: Vec<RefCell<Waiters>>,
@@ -156,9 +161,35 @@ impl<T: Send> Inner<T> {
             let Some(value) = value else { continue };
             self.next.set((source + 1) % n);
             self.credit(source);
+            self.pops.set(self.pops.get().wrapping_add(1));
+            if self.pops.get().is_multiple_of(POPS_PER_CREDIT_ROUND) {
+                self.credit_all();
+            }
             return Some((ShardId(source as u16), value));
         }
         None
+    }
+
+    /// Before waiting: gives every credit that is owed. The fence pairs with the one in
+    /// `announce`: a sender that found the ring full either sees the room, or is seen here.
+    fn credit_all(&self) {
+        fence(Ordering::SeqCst);
+        for source in 0..self.from.len() {
+            self.credit(source);
+        }
+    }
+
+    /// Asks the receiver to tell us of room; looks once more, as it may have come meanwhile.
+    fn announce(&self, target: usize) {
+        let me = usize::from(self.me.0);
+        if target == me {
+            return;
+        }
+        self.mesh.seats[target].wants_room[me].store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if self.has_room(target) {
+            self.wake_sender(target);
+        }
     }
 
     /// Tells a sender that waits that there is room again.
@@ -169,7 +200,7 @@ impl<T: Send> Inner<T> {
         }
         let seat = &self.mesh.seats[usize::from(self.me.0)];
         let wants = &seat.wants_room[source];
-        if wants.load(Ordering::Relaxed) && wants.swap(false, Ordering::SeqCst) {
+        if wants.load(Ordering::Relaxed) && wants.swap(false, Ordering::AcqRel) {
             if let Some(remote) = self.mesh.seats[source].remote.get() {
                 remote.signal();
             }
@@ -231,7 +262,10 @@ impl<T: Send + 'static> Port<T> {
                     drop(waker);
                     Poll::Ready(message)
                 }
-                None => Poll::Pending,
+                None => {
+                    self.inner.credit_all();
+                    Poll::Pending
+                }
             }
         })
         .await
@@ -239,7 +273,11 @@ impl<T: Send + 'static> Port<T> {
 
     /// A message that is there already.
     pub fn try_recv(&self) -> Option<(ShardId, T)> {
-        self.inner.pop()
+        let message = self.inner.pop();
+        if message.is_none() {
+            self.inner.credit_all();
+        }
+        message
     }
 }
 
@@ -288,22 +326,10 @@ impl<T: Send + 'static> Sender<T> {
                 }
             }
             waiters.borrow_mut().register(&mut waiting.id, context.waker());
-            self.announce();
+            self.inner.announce(self.target);
             Poll::Pending
         })
         .await
-    }
-
-    /// Asks the receiver to tell us of room; looks once more, as it may have come meanwhile.
-    fn announce(&self) {
-        let me = usize::from(self.inner.me.0);
-        if self.target == me {
-            return;
-        }
-        self.inner.mesh.seats[self.target].wants_room[me].store(true, Ordering::SeqCst);
-        if self.inner.has_room(self.target) {
-            self.inner.wake_sender(self.target);
-        }
     }
 }
 
@@ -321,11 +347,7 @@ impl<T: Send> Drop for Waiting<'_, T> {
             if self.inner.has_room(self.target) {
                 self.inner.wake_sender(self.target);
             } else if !self.inner.senders[self.target].borrow().is_empty() {
-                let me = usize::from(self.inner.me.0);
-                if self.target != me {
-                    let seat = &self.inner.mesh.seats[self.target];
-                    seat.wants_room[me].store(true, Ordering::SeqCst);
-                }
+                self.inner.announce(self.target);
             }
         }
     }

@@ -166,30 +166,25 @@ impl World {
 
     /// One turn of one shard, or one event, or a leap in time. False if nothing is left to do.
     pub fn step(&self) -> bool {
-        self.inner.step()
+        self.inner.step(u64::MAX)
     }
 
     /// Runs for this long in virtual time.
     pub fn run_for(&self, duration: Duration) {
-        let end = self.now() + duration;
-        while self.inner.next_time().is_some_and(|next| next <= end.as_nanos()) {
-            if !self.inner.step() || self.now() > end {
-                break;
-            }
-        }
-        self.inner.now.set(self.inner.now.get().max(end.as_nanos()));
+        let end = (self.now() + duration).as_nanos();
+        while self.inner.now.get() <= end && self.inner.step(end) {}
+        self.inner.now.set(self.inner.now.get().max(end));
     }
 
     /// Runs until the condition holds, and says whether it did before `limit` of virtual time had
     /// passed or everything stood still. The condition is looked at after every step.
     pub fn run_until(&self, mut done: impl FnMut(&World) -> bool, limit: Duration) -> bool {
-        let end = self.now() + limit;
+        let end = (self.now() + limit).as_nanos();
         loop {
             if done(self) {
                 return true;
             }
-            let next = self.inner.next_time();
-            if next.is_none_or(|next| next > end.as_nanos()) || !self.inner.step() {
+            if self.inner.now.get() > end || !self.inner.step(end) {
                 return false;
             }
         }

@@ -304,19 +304,14 @@ impl Inner {
         self.close_orphans();
     }
 
-    /// One turn of one shard, or one event, or a leap in time. False if nothing is left to do.
-    pub(super) fn step(self: &Rc<Self>) -> bool {
+    /// One turn of one shard, or one event, or a leap in time no further than `end`. False if
+    /// nothing is left to do until then.
+    pub(super) fn step(self: &Rc<Self>, end: u64) -> bool {
         if self.run_event(self.now.get()) {
             self.crash_where_due();
             return true;
         }
-        let ready = self.ready();
-        if !ready.is_empty() {
-            let core = {
-                let mut state = self.state.borrow_mut();
-                let place = state.rng.usize(..ready.len());
-                Rc::clone(&ready[place])
-            };
+        if let Some(core) = self.pick() {
             self.turn(&core);
             self.crash_where_due();
             return true;
@@ -328,7 +323,7 @@ impl Inner {
         };
         let next_event = self.state.borrow().events.keys().next().map(|(time, _)| *time);
         match next_timer.into_iter().chain(next_event).min() {
-            Some(time) if time < u64::MAX => {
+            Some(time) if time <= end && time < u64::MAX => {
                 self.now.set(self.now.get().max(time));
                 true
             }
@@ -336,25 +331,20 @@ impl Inner {
         }
     }
 
-    /// The time of whatever comes next, if nothing can be done now.
-    pub(super) fn next_time(&self) -> Option<u64> {
-        if !self.ready().is_empty() {
-            return Some(self.now.get());
-        }
-        let shards = self.shards.borrow();
-        let deadline = |core: &Rc<Core>| core.timers.borrow().next_deadline();
-        let timers = shards.iter().filter_map(deadline).map(Instant::as_nanos);
-        let event = self.state.borrow().events.keys().next().map(|(time, _)| *time);
-        timers.chain(event).min()
-    }
-
-    fn ready(&self) -> Vec<Rc<Core>> {
+    /// One of the shards that have something to do, chosen by the seed.
+    fn pick(&self) -> Option<Rc<Core>> {
         let now = Instant::from_nanos(self.now.get());
-        let ready = |core: &&Rc<Core>| {
+        let is_ready = |core: &&Rc<Core>| {
             !core.queue.is_idle()
                 || core.timers.borrow().next_deadline().is_some_and(|deadline| deadline <= now)
         };
-        self.shards.borrow().iter().filter(ready).cloned().collect()
+        let shards = self.shards.borrow();
+        let ready = shards.iter().filter(is_ready).count();
+        if ready == 0 {
+            return None;
+        }
+        let place = self.state.borrow_mut().rng.usize(..ready);
+        shards.iter().filter(is_ready).nth(place).cloned()
     }
 
     fn run_event(&self, now: u64) -> bool {

@@ -96,38 +96,18 @@ where
 {
     // The first sleep of an executor is slow: not in the middle of someone's request.
     Timer::new(Duration::from_micros(1)).await;
-    let waker = Arc::clone(&eventfd);
-    let remote = Remote::new(Box::new(move || waker.ring()));
-    let home = Home::new(Arc::clone(&remote));
-    let pulse = Pulse::new(Arc::clone(&eventfd));
-    let mut seed = [0; 8];
-    // Jitter only: the clock does where the system has no randomness.
-    if getrandom::fill(&mut seed).is_err() {
-        seed = clock::now().as_nanos().to_le_bytes();
-    }
-    let core = Rc::new(Core {
-        id: ShardId(spec.id),
-        count: spec.count,
-        queue: Queue::new(Arc::clone(&remote)),
-        timers: RefCell::new(Timers::default()),
-        rng: RefCell::new(fastrand::Rng::with_seed(u64::from_le_bytes(seed))),
-        common: spec.common,
-        backend: Backend::Uring(Host::new(
-            Arc::clone(&spec.node),
-            Arc::clone(&home),
-            Arc::clone(&pulse),
-        )),
-        ended: Cell::new(false),
-    });
-    spec.node.remotes.lock().unwrap_or_else(|p| p.into_inner()).push(Arc::clone(&remote));
+    let (core, pulse) = core(&spec, &eventfd);
+    let home = match &core.backend {
+        Backend::Uring(host) => Arc::clone(host.home()),
+        Backend::Sim(_) => unreachable!("made by `core`"),
+    };
     // This thread runs this shard only, and completions wake tasks outside of our polls.
     let entered = core.queue.enter();
     if let Ok(reader) = eventfd.duplicate() {
         core.queue.spawn(drain_wakes(reader)).detach();
     }
     let shard = Shard(Rc::clone(&core));
-    let body = catch_unwind(AssertUnwindSafe(|| main(shard.clone())));
-    match body {
+    match catch_unwind(AssertUnwindSafe(|| main(shard.clone()))) {
         Ok(body) => {
             let main = async move {
                 body.await;
@@ -165,6 +145,32 @@ where
     home.close();
     pulse.set(ENDED);
     drop(entered);
+}
+
+/// Makes the shard's state, and lets the node's other threads reach it.
+fn core(spec: &Spec, eventfd: &Arc<EventFd>) -> (Rc<Core>, Arc<Pulse>) {
+    let waker = Arc::clone(eventfd);
+    let remote = Remote::new(Box::new(move || waker.ring()));
+    let home = Home::new(Arc::clone(&remote));
+    let pulse = Pulse::new(Arc::clone(eventfd));
+    let mut seed = [0; 8];
+    // Jitter only: the clock does where the system has no randomness.
+    if getrandom::fill(&mut seed).is_err() {
+        seed = clock::now().as_nanos().to_le_bytes();
+    }
+    spec.node.remotes.lock().unwrap_or_else(|p| p.into_inner()).push(Arc::clone(&remote));
+    let host = Host::new(Arc::clone(&spec.node), home, Arc::clone(&pulse));
+    let core = Rc::new(Core {
+        id: ShardId(spec.id),
+        count: spec.count,
+        queue: Queue::new(remote),
+        timers: RefCell::new(Timers::default()),
+        rng: RefCell::new(fastrand::Rng::with_seed(u64::from_le_bytes(seed))),
+        common: Arc::clone(&spec.common),
+        backend: Backend::Uring(host),
+        ended: Cell::new(false),
+    });
+    (core, pulse)
 }
 
 fn fail(node: &Node, shard: u16, panic: &(dyn std::any::Any + Send)) {

@@ -69,8 +69,14 @@ impl Listener {
 }
 
 fn addresses(socket: &SockRef<'_>) -> io::Result<(SocketAddr, SocketAddr)> {
-    let (peer, local) = (socket.peer_addr()?.as_socket(), socket.local_addr()?.as_socket());
+    let peer = socket.peer_addr()?.as_socket().map(canonical);
+    let local = socket.local_addr()?.as_socket().map(canonical);
     peer.zip(local).ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
+}
+
+/// An IPv4 address stays one on a dual-stack socket.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 pub(crate) struct Accepted {
