@@ -3,13 +3,13 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use chronik_raft::driver::{
     Driver, DriverOptions, Effects, Journal, JournalError, MachineRef, Placed,
 };
 use chronik_raft::{Committed, Descriptor, EntryKind, Leadership, Machine, Proposal};
+use rt::Shard;
 use wal::{FileSequence, FrameNumber, GroupId, Index, Location, Owner, RecordRef, ReplicaId, Term};
 
 /// Counts what is committed.
@@ -93,13 +93,13 @@ impl Bench {
 }
 
 /// `rounds` frames, in each of which `groups` groups propose `batch` entries of `size` bytes.
-fn measure(groups: u64, batch: u64, size: usize, rounds: u64) {
+fn measure(shard: &Shard, groups: u64, batch: u64, size: usize, rounds: u64) {
     let mut bench = Bench::new(groups);
     let payload = [Bytes::from(vec![7; size])];
     let descriptor = Descriptor { records: 1, ..Descriptor::default() };
     let kind = EntryKind::Data;
     let before = bench.counter.borrow().0;
-    let started = Instant::now();
+    let started = shard.now();
     for round in 0..rounds {
         for group in 0..groups {
             for _ in 0..batch {
@@ -112,7 +112,7 @@ fn measure(groups: u64, batch: u64, size: usize, rounds: u64) {
             bench.checkpoint(groups);
         }
     }
-    let elapsed = started.elapsed();
+    let elapsed = shard.now().saturating_since(started);
     let entries = bench.counter.borrow().0 - before;
     assert_eq!(entries, groups * batch * rounds);
     let each_ns = elapsed.as_nanos() as f64 / entries as f64;
@@ -120,12 +120,14 @@ fn measure(groups: u64, batch: u64, size: usize, rounds: u64) {
 }
 
 fn main() {
-    println!("groups  batch     bytes  ns/proposal");
-    measure(1, 1, 100, 200_000);
-    measure(1, 8, 100, 50_000);
-    measure(1, 64, 100, 10_000);
-    measure(100, 1, 100, 5_000);
-    measure(10_000, 1, 100, 30);
-    measure(1, 1, 16 << 10, 50_000);
-    measure(1, 8, 16 << 10, 10_000);
+    rt::uring::run_one(|shard| async move {
+        println!("groups  batch     bytes  ns/proposal");
+        measure(&shard, 1, 1, 100, 200_000);
+        measure(&shard, 1, 8, 100, 50_000);
+        measure(&shard, 1, 64, 100, 10_000);
+        measure(&shard, 100, 1, 100, 5_000);
+        measure(&shard, 10_000, 1, 100, 30);
+        measure(&shard, 1, 1, 16 << 10, 50_000);
+        measure(&shard, 1, 8, 16 << 10, 10_000);
+    });
 }

@@ -306,8 +306,11 @@ async fn tick(inner: Rc<Inner>) {
         let bell = inner.clock.notified();
         if inner.driver.borrow().is_ticking() {
             inner.shard.sleep(inner.tick / TICK_SLOTS as u32).await;
-            inner.driver.borrow_mut().tick();
-            inner.run();
+            // A leader whose log does not answer falls silent, and another is elected.
+            if inner.wal.stalled().is_none() {
+                inner.driver.borrow_mut().tick();
+                inner.run();
+            }
         } else {
             bell.await;
         }

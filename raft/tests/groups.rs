@@ -295,11 +295,14 @@ fn an_empty_ready_reported_early_is_found() {
     assert!((0..SEEDS).any(|seed| life(seed, early).0.is_some()));
 }
 
+/// Why the log failed, and what a proposal was answered then.
+type Outcome = (String, Option<ProposeError>);
+
 #[test]
 fn a_failed_disk_ends_everything_and_says_so() {
     let world = World::new(1, WorldOptions::default());
     let model: Rc<RefCell<Model>> = Rc::default();
-    let outcome: Rc<RefCell<Option<(String, Option<ProposeError>)>>> = Rc::default();
+    let outcome: Rc<RefCell<Option<Outcome>>> = Rc::default();
     let told = outcome.clone();
     let node = world.add_node("node", 1, move |shard| {
         let (model, told) = (model.clone(), told.clone());

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use raft_rs::eraftpb::Message;
-use wal::{Index, Location, Owner};
+use wal::{Index, Owner};
 
 use crate::{Committed, Leadership, Machine};
 
@@ -27,8 +27,8 @@ pub enum Call {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutgoingPayload {
     Memory(Vec<Bytes>),
-    /// To be read from the log before sending: the body at this location, without its descriptor.
-    Wal(Location),
+    /// To be read from the log before sending ([`crate::Groups::read_payload`]).
+    Wal(Index),
 }
 
 /// A message to another replica of the group; whatever it promises is durable.

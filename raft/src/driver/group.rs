@@ -714,7 +714,7 @@ impl Group {
             _ if slot.descriptor.length == 0 => nothing,
             SlotPayload::Gathered(slices) => OutgoingPayload::Memory(slices.clone()),
             SlotPayload::Durable(bytes) => OutgoingPayload::Memory(vec![bytes.clone()]),
-            SlotPayload::Logged { .. } => OutgoingPayload::Wal(slot.location),
+            SlotPayload::Logged { .. } => OutgoingPayload::Wal(Index(entry.index)),
         }
     }
 }

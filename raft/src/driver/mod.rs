@@ -37,7 +37,7 @@ use crate::transport::Incoming;
 use crate::{Proposal, RaftHead};
 
 /// Settings of a driver.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct DriverOptions {
     /// Ticks without a leader before a replica campaigns; drawn from one to two times this.
     pub election_ticks: usize,
@@ -266,7 +266,7 @@ impl Driver {
         group: GroupId,
         proposal: &Proposal<'_>,
     ) -> Result<(Index, Term), ProposeError> {
-        let options = self.options.clone();
+        let options = self.options;
         let (key, group) = self.running(group).map_err(|fenced| match fenced {
             true => ProposeError::Fenced,
             false => ProposeError::UnknownGroup,

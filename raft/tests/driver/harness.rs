@@ -290,10 +290,10 @@ impl Net {
     /// Nodes 1 to `count`, without groups.
     pub fn new(count: u64, options: DriverOptions) -> Net {
         let node = |id: u64| Node {
-            driver: Driver::new(options.clone(), generator(id)),
+            driver: Driver::new(options, generator(id)),
             journal: MemoryJournal::default(),
             machine: Rc::default(),
-            options: options.clone(),
+            options,
             seed: id,
             broken: Broken::default(),
         };
@@ -306,17 +306,20 @@ impl Net {
         }
     }
 
-    /// Creates the group on every voter, durable, at 5/5.
+    /// Creates the group on every voter, at 5/5.
     pub fn create(&mut self, voters: &[u64]) {
+        voters.iter().for_each(|id| self.create_on(*id, voters));
+    }
+
+    /// Creates the group of these voters on one node.
+    pub fn create_on(&mut self, id: u64, voters: &[u64]) {
         let replicas: Vec<ReplicaId> = voters.iter().copied().map(ReplicaId).collect();
-        for id in voters {
-            let node = self.node(*id);
-            let start = (Index(5), Term(5));
-            let machine = node.machine.clone();
-            node.driver
-                .create(&mut node.journal, owner(*id), &replicas, start, machine)
-                .expect("a new group");
-        }
+        let node = self.node(id);
+        let start = (Index(5), Term(5));
+        let machine = node.machine.clone();
+        node.driver
+            .create(&mut node.journal, owner(id), &replicas, start, machine)
+            .expect("a new group");
     }
 
     pub fn node(&mut self, id: u64) -> &mut Node {
@@ -417,7 +420,7 @@ impl Net {
         let node = self.node(id);
         node.journal.crash();
         node.seed += 1000;
-        node.driver = Driver::new(node.options.clone(), generator(node.seed));
+        node.driver = Driver::new(node.options, generator(node.seed));
         node.driver.set_broken(node.broken);
         node.machine = Rc::default();
         node.journal
@@ -502,7 +505,11 @@ fn encode(journal: &MemoryJournal, outgoing: Outgoing) -> (String, Bytes) {
         .into_iter()
         .map(|payload| match payload {
             OutgoingPayload::Memory(slices) => slices,
-            OutgoingPayload::Wal(location) => vec![payload_of(&journal.body(location))],
+            OutgoingPayload::Wal(index) => {
+                let replica = journal.recovered(from);
+                let entry = replica.entries.iter().find(|entry| entry.index == index);
+                vec![payload_of(&journal.body(entry.expect("in the log").location))]
+            }
         })
         .collect();
     let frame = transport::encode(from.group, &message, &payloads).concat();

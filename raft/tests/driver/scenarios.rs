@@ -87,6 +87,7 @@ fn execute(net: &mut Net, command: &str) -> Option<String> {
             let voters: Vec<u64> = (1..words.len()).map(number).collect();
             net.create(&voters);
         }
+        "create-learner" => net.create_on(number(1), &[number(2)]),
         "campaign" => net.node(number(1)).driver.campaign(GROUP),
         "transfer" => net.node(number(1)).driver.transfer_leader(GROUP, ReplicaId(number(2))),
         "propose" => {
