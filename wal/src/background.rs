@@ -6,11 +6,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use rt::Mutation;
-
 use crate::core::{Core, Stop};
-use crate::error::{DiskError, WalError};
-use crate::files::{self, LogFile};
+use crate::error::DiskError;
+use crate::files;
 use crate::format::FileHeader;
 use crate::types::FileSequence;
 
@@ -146,19 +144,5 @@ impl Core {
             }
             changed.await;
         }
-    }
-
-    /// Restates what lives in the oldest file, then takes the file out of the log.
-    pub(crate) async fn recycle(self: &Rc<Core>, oldest: FileSequence) -> Result<(), WalError> {
-        if !self.broken(Mutation::RecycleWithoutRelocation) {
-            crate::recycle::relocate(self, oldest).await?;
-        }
-        crate::recycle::declare_gone(self, oldest).await?;
-        crate::recycle::retire(self, oldest).await
-    }
-
-    /// The open file of a location.
-    pub(crate) fn log_file(&self, sequence: FileSequence) -> Option<LogFile> {
-        self.state().files.get(&sequence).cloned()
     }
 }

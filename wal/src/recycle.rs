@@ -29,7 +29,7 @@ pub(crate) async fn run(core: Rc<Core>) {
             core.recycler_bell.notified().await;
             continue;
         };
-        match core.recycle(oldest).await {
+        match recycle(&core, oldest).await {
             Ok(()) => core.preparer_bell.notify_one(),
             Err(WalError::Stopped | WalError::Poisoned(_)) => return,
             // The last file is full as well: only checkpoints from above can make room.
@@ -38,6 +38,15 @@ pub(crate) async fn run(core: Rc<Core>) {
             Err(error) => core.poison(std::io::Error::other(error.to_string())),
         }
     }
+}
+
+/// Restates what lives in the oldest file, then takes the file out of the log.
+async fn recycle(core: &Rc<Core>, oldest: FileSequence) -> Result<(), WalError> {
+    if !core.broken(Mutation::RecycleWithoutRelocation) {
+        relocate(core, oldest).await?;
+    }
+    declare_gone(core, oldest).await?;
+    retire(core, oldest).await
 }
 
 /// The oldest file, if it is worth its relocation now.
@@ -62,8 +71,9 @@ fn candidate(core: &Core) -> Option<FileSequence> {
 }
 
 /// Appends again every record that lives in `file`, and waits until all is durable.
-pub(crate) async fn relocate(core: &Rc<Core>, file: FileSequence) -> Result<(), WalError> {
-    let log_file = core.log_file(file).expect("the oldest file is open");
+async fn relocate(core: &Rc<Core>, file: FileSequence) -> Result<(), WalError> {
+    let log_file = core.state().files.get(&file).cloned();
+    let log_file = log_file.expect("the oldest file is open");
     let owners: Vec<Owner> = {
         let state = core.state();
         state.index.file(file).map(|live| live.owners.keys().copied().collect()).unwrap_or_default()
@@ -199,7 +209,7 @@ pub(crate) async fn read_body(
 }
 
 /// Writes, durably, that the log does not need `file` any more.
-pub(crate) async fn declare_gone(core: &Rc<Core>, file: FileSequence) -> Result<(), WalError> {
+async fn declare_gone(core: &Rc<Core>, file: FileSequence) -> Result<(), WalError> {
     let frame = {
         let mut state = core.state_mut();
         state.oldest_declared = file.next();
@@ -212,8 +222,9 @@ pub(crate) async fn declare_gone(core: &Rc<Core>, file: FileSequence) -> Result<
 }
 
 /// Takes the file out of the log: it becomes a spare, or goes.
-pub(crate) async fn retire(core: &Rc<Core>, sequence: FileSequence) -> Result<(), WalError> {
-    let file = core.log_file(sequence).expect("only this task removes files");
+async fn retire(core: &Rc<Core>, sequence: FileSequence) -> Result<(), WalError> {
+    let file = core.state().files.get(&sequence).cloned();
+    let file = file.expect("only this task removes files");
     file.readers.close().await;
     let (name, fate) = {
         let mut state = core.state_mut();

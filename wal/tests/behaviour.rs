@@ -344,6 +344,40 @@ fn a_durable_frame_that_rots_fences_every_replica_for_good() {
 }
 
 #[test]
+fn a_fence_is_not_lost_when_the_recovery_that_found_damage_is_cut_off() {
+    for operation in 1..24 {
+        let told: Shared<Option<Recovered>> = Rc::default();
+        let slot = Rc::clone(&told);
+        let (world, node) = world(40 + operation, move |shard| {
+            let slot = Rc::clone(&slot);
+            async move {
+                let (wal, recovered) = open(&shard).await;
+                if recovered.report.fresh {
+                    for index in 1..=5 {
+                        entry(&wal, 1, index, &[1; 300]).unwrap();
+                        wal.wait_durable(wal.newest()).await.unwrap();
+                    }
+                }
+                *slot.borrow_mut() = Some(recovered);
+                wal.stop().await;
+            }
+        });
+        finish(&world, node);
+        let log = "/data/wal/00000000000000000001.wal";
+        assert!(world.disk(node).flip_bits(log, 2 * 4096 + 200, 4));
+        let at = world.disk(node).operations() + operation;
+        world.crash_at_disk_operation(node, at, CrashKind::PowerCut);
+        for _ in 0..3 {
+            world.restart(node);
+            finish(&world, node);
+        }
+        let recovered = told.borrow_mut().take().expect("it was opened");
+        let damaged = recovered.replicas[&owner(1)].damaged;
+        assert!(damaged.is_some(), "cut off at operation {operation}");
+    }
+}
+
+#[test]
 fn a_last_frame_that_nothing_confirms_is_a_torn_tail() {
     let (_, _, told) = after_spoiling(21, |world, node, logs| {
         // Frames 1 to 5 have records, 6 is the stop frame.

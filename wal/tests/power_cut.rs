@@ -501,7 +501,7 @@ fn life(seed: u64, mutation: Option<Mutation>) -> Result<[u64; 5], String> {
 }
 
 fn seeds() -> u64 {
-    std::env::var("CHRONIK_WAL_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(40)
+    std::env::var("CHRONIK_WAL_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(120)
 }
 
 #[test]
