@@ -248,3 +248,52 @@ fn thread_cpu_ns() -> u64 {
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
+
+#[test]
+fn bytes_outlive_their_shard() {
+    let (whole, read) = chronik_rt::uring::run_one(|shard| async move {
+        let root = env!("CARGO_TARGET_TMPDIR");
+        let dir = tempfile::Builder::new().tempdir_in(root).expect("temporary directory");
+        let dir = shard.create_dir(dir.path()).await.expect("directory");
+        let options = chronik_rt::FileOptions::READ_WRITE_DIRECT;
+        let file = dir.create_file("f", options).await.expect("file");
+        let mut buf = shard.buffer(4096);
+        buf.resize_zeroed(4096);
+        buf.fill(5);
+        let buf = file.write_at(buf, 0).await.expect("write");
+        (buf.freeze(), file.read_at(0, 4096).await.expect("read"))
+    });
+    assert_eq!((&whole[..], &read[..]), (&[5; 4096][..], &[5; 4096][..]));
+}
+
+#[test]
+fn a_written_buffer_can_be_used_again_and_grow() {
+    chronik_rt::uring::run_one(|shard| async move {
+        let root = env!("CARGO_TARGET_TMPDIR");
+        let dir = tempfile::Builder::new().tempdir_in(root).expect("temporary directory");
+        let dir = shard.create_dir(dir.path()).await.expect("directory");
+        let options = chronik_rt::FileOptions::READ_WRITE_DIRECT;
+        let file = dir.create_file("f", options).await.expect("file");
+        let mut buf = shard.buffer(16_384);
+        for (round, blocks) in [1, 4, 2, 3, 4, 1].into_iter().enumerate() {
+            buf.resize_zeroed(0);
+            buf.resize_zeroed(blocks * 4096);
+            buf.fill(round as u8 + 1);
+            let position = round as u64 * 16_384;
+            buf = file.write_at(buf, position).await.expect("write");
+            assert_eq!((buf.len(), buf.capacity()), (blocks * 4096, 16_384));
+            let back = file.read_at(position, 16_384).await.expect("read");
+            assert_eq!(&back[..], &buf[..]);
+        }
+    });
+}
+
+/// A CPU that does not exist leaves the shard unbound; it runs all the same.
+#[test]
+fn shards_run_without_their_cpu() {
+    let options = Options { shards: Some(1), cpus: Some(vec![4000]) };
+    let running = launch(options, |shard| async move { shard.yield_now().await });
+    running.expect("shards").join().expect("a clean end");
+    assert!(Options::default().shard_count() >= 1);
+    assert_eq!(Options { shards: Some(0), cpus: None }.shard_count(), 1);
+}
