@@ -2,6 +2,7 @@
 
 mod configs;
 mod describe;
+mod groups;
 mod topics;
 mod versions;
 
