@@ -23,7 +23,9 @@ use crate::api::SubmitError;
 use crate::config::{BrokerConfig, BrokerView, TopicConfig};
 use crate::controller::Controller;
 use crate::fetch::sessions::Sessions;
+use crate::groups::runtime::Coordinators;
 use crate::meta::{Command, Image, NodeId, Outcome, TopicId, META_GROUP};
+use crate::offsets::groups_config;
 use crate::options::Options;
 use crate::partition::PartitionRef;
 use crate::placement::Placement;
@@ -63,6 +65,7 @@ struct Inner {
     producer_ids: RefCell<IdBlock>,
     stats: Stats,
     network: net::Network,
+    coordinators: Coordinators,
     /// The port that clients reach this node at, once it is bound.
     port: Cell<u16>,
     /// Set while the disk has too little space left for more records.
@@ -83,13 +86,14 @@ impl Broker {
         );
         let inner = Inner {
             image: RefCell::new(image),
-            config: RefCell::new(Rc::new(config)),
             led: RefCell::new(BTreeMap::new()),
             topic_configs: RefCell::new(BTreeMap::new()),
             sessions: RefCell::new(Sessions::new(slots.max(1))),
             producer_ids: RefCell::new(0..0),
             stats: Stats::default(),
             network,
+            coordinators: Coordinators::new(&parts.shard, groups_config(&config)),
+            config: RefCell::new(Rc::new(config)),
             port: Cell::new(0),
             disk_full: Cell::new(false),
             stopping: Cell::new(false),
@@ -223,6 +227,7 @@ impl Broker {
         let change = self.placement().prepare(self, &old, &image, known).await;
         if old.broker_configs_version() != image.broker_configs_version() {
             let config = BrokerConfig::resolve(&self.options().settings, &image);
+            self.coordinators().set_config(groups_config(&config));
             self.inner.config.replace(Rc::new(config));
         }
         self.inner.image.replace(image.clone());
@@ -230,6 +235,10 @@ impl Broker {
             .led
             .borrow_mut()
             .retain(|group, _| *group == META_GROUP || image.partition_by_group(*group).is_some());
+        let gone = old.topics().filter(|topic| image.topic_by_id(topic.id).is_none());
+        for topic in gone {
+            self.coordinators().topic_deleted(topic.name.to_string()).await;
+        }
         self.placement().finish(self, change)
     }
 
@@ -268,6 +277,11 @@ impl Broker {
 
     pub fn wal(&self) -> &Wal {
         &self.inner.parts.wal
+    }
+
+    /// The group coordinators of this shard.
+    pub fn coordinators(&self) -> &Coordinators {
+        &self.inner.coordinators
     }
 
     /// What the connections of this shard share: limits, counts, memory.

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod node;
 mod observe;
 mod observe_io;
+mod offsets;
 pub mod options;
 pub mod partition;
 pub mod placement;

@@ -15,6 +15,7 @@ use raft::Groups;
 use rt::Shard;
 use wal::{GroupId, Index, Owner, RecoveredReplica, ReplicaId, Term};
 
+use crate::api::groups::OFFSETS_TOPIC;
 use crate::broker::{shard_of, Broker};
 use crate::config::TopicConfig;
 use crate::log::{PartitionIdentity, PartitionLog};
@@ -124,7 +125,10 @@ impl Placement {
             let partition = partition.borrow();
             partition.is_leader().then(|| (group, partition.term()))
         });
-        let led = led.collect();
+        let led: Vec<(GroupId, Term)> = led.collect();
+        for (group, _) in &led {
+            self.partition(*group).into_iter().for_each(|led| broker.lead_offsets(led));
+        }
         self.drop_unclaimed(broker);
         let mut removed = Vec::new();
         for topic in old.topics().filter(|topic| new.topic_by_id(topic.id).is_none()) {
@@ -143,6 +147,9 @@ impl Placement {
             let (owner, log) = {
                 let mut partition = partition.borrow_mut();
                 partition.mark_deleted();
+                if &*partition.identity().topic == OFFSETS_TOPIC {
+                    broker.coordinators().cease(partition.identity().partition);
+                }
                 (partition.identity().owner, partition.log().clone())
             };
             let Ok(removed) = self.inner.groups.remove(owner) else { continue };

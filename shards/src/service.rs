@@ -45,7 +45,7 @@ impl net::Service for Service {
             RequestKind::InitProducerId(body) => {
                 Box::pin(api::init_producer_id::handle(broker, request, body))
             }
-            other => Box::pin(admin(broker, request, other)),
+            other => Box::pin(groups_and_admin(broker, request, other)),
         }
     }
 
@@ -54,9 +54,15 @@ impl net::Service for Service {
     }
 }
 
-/// Everything else: metadata and administration.
-async fn admin(broker: Broker, request: Request, body: RequestKind) -> Answer {
-    match api::admin::answer(&broker, &request.context, request.version, body).await {
+/// Everything else: groups, metadata and administration.
+async fn groups_and_admin(broker: Broker, request: Request, body: RequestKind) -> Answer {
+    let (context, version) = (&request.context, request.version);
+    let client_id = request.client_id.as_ref();
+    let body = match api::groups::answer(&broker, context, client_id, version, body).await {
+        Ok(response) => return Answer::Message(response),
+        Err(body) => body,
+    };
+    match api::admin::answer(&broker, context, version, body).await {
         Ok(response) => Answer::Message(response),
         Err(_) => Answer::Close { reason: "the registry lets through what no handler serves" },
     }
