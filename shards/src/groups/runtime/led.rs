@@ -219,11 +219,16 @@ impl Led {
         match answer {
             Answer::Join(token, answer) => {
                 let waiting = self.joins.borrow_mut().remove(&token);
-                let _ = waiting.map(|waiting| waiting.send(answer));
+                if let Some(waiting) = waiting {
+                    // Its client may have gone.
+                    let _ = waiting.send(answer);
+                }
             }
             Answer::Sync(token, answer) => {
                 let waiting = self.syncs.borrow_mut().remove(&token);
-                let _ = waiting.map(|waiting| waiting.send(answer));
+                if let Some(waiting) = waiting {
+                    let _ = waiting.send(answer);
+                }
             }
         }
     }
