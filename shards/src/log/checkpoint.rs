@@ -156,7 +156,7 @@ fn active(fields: &mut Fields<'_>) -> Result<ActiveCheckpoint, FormatError> {
         max_timestamp: fields.i64()?,
         max_timestamp_offset: Offset(fields.i64()?),
     };
-    if active.sealed > active.written || active.written.0 % BLOCK != 0 {
+    if active.sealed > active.written || !active.written.0.is_multiple_of(BLOCK) {
         return Err(FormatError::Inconsistent("positions of the active segment"));
     }
     Ok(active)

@@ -152,7 +152,7 @@ pub fn find_stored(
     base: Offset,
     seek: Seek,
 ) -> Result<Option<IndexEntry>, FormatError> {
-    if bytes.is_empty() || bytes.len() % INDEX_BLOCK_BYTES != 0 {
+    if bytes.is_empty() || !bytes.len().is_multiple_of(INDEX_BLOCK_BYTES) {
         return Err(FormatError::Short);
     }
     let block = |number: usize| {

@@ -91,7 +91,8 @@ fn closed_segments_have_no_padding_and_their_maps_give_raft_indexes() {
         let path = format!("/data/topics/{}/0", identity(0).topic_folder());
         let dir = shard.open_dir(&path).await.unwrap();
         let (mut at, mut index) = (Offset(0), FIRST.next());
-        for base in partition.log.inner.state.borrow().closed.iter().map(|s| s.base_offset) {
+        let closed = partition.log.inner.state.borrow().closed.clone();
+        for base in closed.iter().map(|segment| segment.base_offset) {
             assert_eq!(base, at);
             let log = dir.read(&format!("{:020}.log", base.0)).await.unwrap();
             let map = dir.read(&format!("{:020}.map", base.0)).await.unwrap();
@@ -282,6 +283,24 @@ fn time_rolls_a_segment_and_configuration_takes_effect() {
         }
         round(&bench).await;
         assert_eq!(bases(&partition), [0, 3, 7, 10, 13]);
+    });
+}
+
+#[test]
+fn a_batch_whose_beginning_is_written_stays_in_its_segment() {
+    rt::sim::run(12, |shard| async move {
+        let bench = bench(shard, LogOptions::default()).await;
+        let partition = bench.open(0, SegmentConfig::default()).await;
+        partition.batch(1, 6_000, 1);
+        partition.batch(1, 6_000, 1);
+        round(&bench).await;
+        assert_eq!(partition.log.flushed(), Index(6), "the second straddles the written blocks");
+        partition.log.set_config(SegmentConfig { segment_bytes: 7_000, ..small_segments() });
+        partition.batch(1, 6_000, 1);
+        round(&bench).await;
+        let state = partition.log.inner.state.borrow();
+        let ends: Vec<_> = state.closed.iter().map(|s| (s.next_offset.0, s.length)).collect();
+        assert_eq!(ends, [(2, 2 * 6_061)], "a checkpoint counts on its first bytes");
     });
 }
 

@@ -38,7 +38,10 @@ async fn broker(shard: Shard, durable: Rc<Durable>, starts: Starts, lives: Rc<Ce
     let bench = Bench::start(shard.clone(), durable, options).await;
     let mut partitions = Vec::new();
     for number in 0..PARTITIONS {
-        let partition = bench.open(number, small_segments()).await;
+        // Other settings in each life: a segment that is begun keeps its straddling batch.
+        let segment_bytes = 10_000 + dice.below(60_000);
+        let config = SegmentConfig { segment_bytes, ..small_segments() };
+        let partition = bench.open(number, config).await;
         let start = starts.borrow().get(&number).copied().unwrap_or_default();
         partition.log.set_log_start(start);
         partition.election();
