@@ -223,6 +223,12 @@ impl Broker {
     /// image after the other.
     async fn install(&self, image: Arc<Image>, known: &Image) -> Vec<(GroupId, Term)> {
         let old = self.image();
+        if old.version() == 0 && self.shard().id() == META_SHARD {
+            let swept = self.placement().storage().sweep(self.shard(), self.data(), &image).await;
+            if let Err(error) = swept {
+                tracing::warn!("files of deleted topics remain: {error}");
+            }
+        }
         self.resolve_topics(&old, &image);
         let change = self.placement().prepare(self, &old, &image, known).await;
         if old.broker_configs_version() != image.broker_configs_version() {

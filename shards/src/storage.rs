@@ -12,6 +12,7 @@ use bytes::Bytes;
 use net::batch::{Batch, TimestampType};
 use net::compress::DECOMPRESSED_MAX_BYTES;
 use net::records::Unfolded;
+use raft::driver::JournalError;
 use raft::Groups;
 use rt::{Dir, Shard};
 use wal::{GroupId, Index, Location, Owner, Pressure, Wal};
@@ -21,6 +22,7 @@ use crate::log::{
     CheckpointSink, EntryReader, FlushedCheckpoint, Flusher, Local, LogContext, LogOptions, Offset,
     RecordSearch, RetentionConfig, SegmentConfig,
 };
+use crate::meta::{Image, TopicId};
 use crate::options::Options;
 use crate::partition::PartitionRef;
 
@@ -28,6 +30,9 @@ use crate::partition::PartitionRef;
 pub const FOLDER: &str = "topics";
 /// How often the log is asked whether it runs short of space.
 const PRESSURE_CHECK: Duration = Duration::from_millis(50);
+
+/// How long a checkpoint waits that the log has no room for.
+const FULL_RETRY: Duration = Duration::from_millis(10);
 
 /// The partitions of a shard by group, as placement and checkpoints share them.
 pub type Partitions = Rc<RefCell<BTreeMap<GroupId, PartitionRef>>>;
@@ -59,11 +64,26 @@ impl Storage {
         };
         let context = LogContext::new(shard.clone(), topics, reader, options);
         let partitions = Partitions::default();
-        let sink = Sink { groups: groups.clone(), partitions: partitions.clone() };
+        let sink =
+            Sink { shard: shard.clone(), groups: groups.clone(), partitions: partitions.clone() };
         let flusher = Flusher::new(&context, Rc::new(sink));
         shard.spawn(run(flusher.clone())).detach();
         shard.spawn(watch(shard.clone(), wal.clone(), flusher.clone())).detach();
         Ok(Storage { context, flusher, partitions })
+    }
+
+    /// Removes the folders of topics that `image` does not have: a crash came between the deletion
+    /// of the topic and that of its files. Only while nothing can create topics.
+    pub async fn sweep(&self, shard: &Shard, data: &Dir, image: &Image) -> std::io::Result<()> {
+        let topics = shard.create_dir(data.path().join(FOLDER)).await?;
+        for entry in topics.list().await?.into_iter().filter(|entry| entry.is_dir) {
+            let id = uuid::Uuid::parse_str(&entry.name).ok();
+            if id.is_some_and(|id| image.topic_by_id(TopicId(id)).is_none()) {
+                tracing::info!("removing what is left of the deleted topic {}", entry.name);
+                topics.remove_subdir_all(&entry.name).await?;
+            }
+        }
+        topics.sync().await
     }
 
     pub fn context(&self) -> &Rc<LogContext> {
@@ -142,6 +162,7 @@ impl EntryReader for FromWal {
 
 /// Gives checkpoints to the group driver.
 struct Sink {
+    shard: Shard,
     groups: Groups,
     partitions: Partitions,
 }
@@ -158,12 +179,19 @@ impl CheckpointSink for Sink {
         &self,
         checkpoints: Vec<FlushedCheckpoint>,
     ) -> Local<'static, Result<(), String>> {
-        let groups = self.groups.clone();
+        let (shard, groups) = (self.shard.clone(), self.groups.clone());
         Box::pin(async move {
             let mut last = None;
             for FlushedCheckpoint { identity, index, term, bytes } in checkpoints {
-                let written = groups.checkpoint(identity.owner.group, index, term, &bytes);
-                last = written.map_err(|error| error.to_string())?.or(last);
+                let written = loop {
+                    match groups.checkpoint(identity.owner.group, index, term, &bytes) {
+                        // Earlier checkpoints are on their way and let files be recycled.
+                        Err(JournalError::Full) => shard.sleep(FULL_RETRY).await,
+                        Err(JournalError::Failed(reason)) => return Err(reason),
+                        Ok(written) => break written,
+                    }
+                };
+                last = written.or(last);
             }
             match last {
                 Some(frame) => groups.wait_durable(frame).await.map_err(|e| e.to_string()),

@@ -8,13 +8,10 @@
 use bytes::Bytes;
 use net::batch::{Batch, BatchError};
 use net::compress::{Codec, DECOMPRESSED_MAX_BYTES};
-use net::records::{recompress, Unfolded};
+use net::records::{offenders, recompress};
 use net::ErrorCode;
 
 use crate::config::{Compression, TimestampType, TopicConfig};
-
-/// At most so many records are named in an answer.
-const NAMED_RECORDS_MAX: usize = 10;
 
 /// Why a batch is refused, as it is told to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,48 +107,30 @@ fn limit(bytes: u32) -> i32 {
 }
 
 fn check_keys(batch: &Batch, (topic, number): (&str, i32)) -> Result<(), Refused> {
-    let records = Unfolded::new(batch, DECOMPRESSED_MAX_BYTES).map_err(unreadable)?;
-    let mut record_errors = Vec::new();
-    for (place, record) in records.iter().enumerate() {
-        if record.map_err(unreadable)?.key.is_none() && record_errors.len() < NAMED_RECORDS_MAX {
-            let message = format!(
-                "Compacted topic cannot accept message without key in topic partition \
-                 {topic}-{number}."
-            );
-            record_errors.push((place as i32, message));
-        }
-    }
-    if record_errors.is_empty() {
+    let keyless = offenders(batch, DECOMPRESSED_MAX_BYTES, |record| record.key.is_none());
+    let keyless = keyless.map_err(unreadable)?;
+    if keyless.is_empty() {
         return Ok(());
     }
+    let message = format!(
+        "Compacted topic cannot accept message without key in topic partition {topic}-{number}."
+    );
     Err(Refused {
         error: ErrorCode::InvalidRecord,
         hides_log_start: false,
-        record_errors,
+        record_errors: keyless.into_iter().map(|place| (place, message.clone())).collect(),
         message: Some("One or more records have been rejected".to_owned()),
     })
 }
 
+/// The batch's largest timestamp is out of bounds: names the records that are.
 fn wrong_timestamps(batch: &Batch, error: BatchError) -> Refused {
     let BatchError::Timestamp { from, to, .. } = error else { return error.into() };
-    let mut refused = Refused::from(error);
-    let Ok(records) = Unfolded::new(batch, DECOMPRESSED_MAX_BYTES) else { return refused };
-    for (place, record) in records.iter().enumerate() {
-        let Ok(record) = record else { break };
-        if (from..=to).contains(&record.timestamp) || record.timestamp == -1 {
-            continue;
-        }
-        let message = format!(
-            "Timestamp {} of message with offset {place} is out of range. The timestamp should \
-             be within [{from}, {to}]",
-            record.timestamp
-        );
-        refused.record_errors.push((place as i32, message));
-        if refused.record_errors.len() == NAMED_RECORDS_MAX {
-            break;
-        }
-    }
-    refused
+    let is_wrong = |time: i64| time != -1 && !(from..=to).contains(&time);
+    let places = offenders(batch, DECOMPRESSED_MAX_BYTES, |record| is_wrong(record.timestamp));
+    let message = format!("The record's timestamp is not within [{from}, {to}]");
+    let errors = places.unwrap_or_default().into_iter().map(|place| (place, message.clone()));
+    Refused { record_errors: errors.collect(), ..Refused::from(error) }
 }
 
 fn unreadable(error: net::records::RecordError) -> Refused {

@@ -9,14 +9,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
-use kafka_protocol::messages::fetch_response::{
-    EpochEndOffset, FetchResponse, FetchableTopicResponse, PartitionData,
-};
-use kafka_protocol::messages::{BrokerId, FetchRequest, ResponseKind, TopicName};
+use kafka_protocol::messages::{FetchRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
+use net::wire::{encode_fetch, EpochEnd, FetchAnswer, FetchPartition, FetchTopic};
 use net::{Answer, ErrorCode, Request};
 use rt::ShardId;
+use uuid::Uuid;
 
 use crate::broker::Broker;
 use crate::fetch::sessions::{Ask, Plan, SessionRequest, Told, TopicKey};
@@ -35,7 +33,7 @@ pub async fn handle(broker: Broker, request: Request, body: FetchRequest) -> Ans
     let replica = if version >= 15 { body.replica_state.replica_id } else { body.replica_id };
     let stranger = !CONSUMER_IDS.contains(&replica.0);
     if !(0..=1).contains(&body.isolation_level) {
-        return refuse(ErrorCode::InvalidRequest);
+        return refuse(ErrorCode::InvalidRequest, version);
     }
     let by_id = version >= TOPIC_IDS_SINCE;
     let now = broker.shard().now();
@@ -43,7 +41,7 @@ pub async fn handle(broker: Broker, request: Request, body: FetchRequest) -> Ans
     let plan = broker.sessions().borrow_mut().plan(session_request(&body, by_id), now, random);
     let plan = match plan {
         Ok(plan) => plan,
-        Err(refused) => return refuse(refused.0),
+        Err(refused) => return refuse(refused.0, version),
     };
     let limits = Limits::of(&body);
     let read_committed = body.isolation_level == 1;
@@ -54,9 +52,19 @@ pub async fn handle(broker: Broker, request: Request, body: FetchRequest) -> Ans
 }
 
 /// An answer of one top-level error and no topics.
-fn refuse(error: ErrorCode) -> Answer {
-    let response = FetchResponse::default().with_error_code(error.code());
-    Answer::Message(ResponseKind::Fetch(response))
+fn refuse(error: ErrorCode, version: i16) -> Answer {
+    let answer = FetchAnswer { error, ..empty(0) };
+    Answer::Encoded(encode_fetch(answer, version))
+}
+
+fn empty(session_id: i32) -> FetchAnswer {
+    FetchAnswer {
+        throttle_time_ms: 0,
+        error: ErrorCode::None,
+        session_id,
+        topics: Vec::new(),
+        node_endpoints: Vec::new(),
+    }
 }
 
 /// Puts what was found into an answer; an incremental one leaves out what is not news.
@@ -67,7 +75,7 @@ fn answer(
     found: Vec<Found>,
     read_committed: bool,
 ) -> Answer {
-    let mut response = FetchResponse::default().with_session_id(plan.session_id);
+    let mut answer = empty(plan.session_id);
     let mut bytes = 0;
     for ((topic, partition, _), found) in plan.partitions.iter().zip(found) {
         let told = Told { high_watermark: found.high_watermark, log_start: found.log_start };
@@ -78,58 +86,43 @@ fn answer(
             continue;
         }
         bytes += found.bytes();
-        let data = partition_data(*partition, found, version, read_committed);
-        match response.responses.last_mut().filter(|last| is_topic(last, topic)) {
+        let data = partition_data(*partition, found, read_committed);
+        match answer.topics.last_mut().filter(|last| is_topic(last, topic)) {
             Some(last) => last.partitions.push(data),
             None => {
-                let mut answered = FetchableTopicResponse::default();
-                match topic {
-                    TopicKey::Name(name) => {
-                        answered.topic = TopicName(StrBytes::from_string(name.clone()))
-                    }
-                    TopicKey::Id(id) => answered.topic_id = *id,
-                }
-                answered.partitions.push(data);
-                response.responses.push(answered);
+                let (name, id) = match topic {
+                    TopicKey::Name(name) => (StrBytes::from_string(name.clone()), Uuid::nil()),
+                    TopicKey::Id(id) => (StrBytes::default(), *id),
+                };
+                answer.topics.push(FetchTopic { name, id, partitions: vec![data] });
             }
         }
     }
     broker.stats().fetched(bytes as u64);
-    Answer::Message(ResponseKind::Fetch(response))
+    Answer::Encoded(encode_fetch(answer, version))
 }
 
-fn is_topic(answered: &FetchableTopicResponse, topic: &TopicKey) -> bool {
+fn is_topic(answered: &FetchTopic, topic: &TopicKey) -> bool {
     match topic {
-        TopicKey::Name(name) => *answered.topic.0 == **name,
-        TopicKey::Id(id) => answered.topic_id == *id,
+        TopicKey::Name(name) => *answered.name == **name,
+        TopicKey::Id(id) => answered.id == *id,
     }
 }
 
-fn partition_data(
-    partition: i32,
-    mut found: Found,
-    version: i16,
-    read_committed: bool,
-) -> PartitionData {
-    let mut data = PartitionData::default()
-        .with_partition_index(partition)
-        .with_error_code(found.error.code())
-        .with_high_watermark(found.high_watermark)
-        .with_last_stable_offset(found.last_stable_offset)
-        .with_log_start_offset(found.log_start)
-        .with_preferred_read_replica(BrokerId(-1))
-        .with_aborted_transactions(read_committed.then(Vec::new));
-    // Empty records are zero bytes, never null: librdkafka fails to parse a negative size.
-    data.records = Some(match found.records.len() {
-        0 => Bytes::new(),
-        1 => found.records.remove(0),
-        _ => Bytes::from(found.records.concat()),
-    });
-    if let Some((epoch, end_offset)) = found.diverging.filter(|_| version >= 12) {
-        data.diverging_epoch =
-            EpochEndOffset::default().with_epoch(epoch).with_end_offset(end_offset);
+fn partition_data(index: i32, found: Found, read_committed: bool) -> FetchPartition {
+    let diverging_epoch = found.diverging.map(|(epoch, end_offset)| EpochEnd { epoch, end_offset });
+    FetchPartition {
+        index,
+        error: found.error,
+        high_watermark: found.high_watermark,
+        last_stable_offset: found.last_stable_offset,
+        log_start_offset: found.log_start,
+        diverging_epoch,
+        current_leader: None,
+        aborted_transactions: read_committed.then(Vec::new),
+        preferred_read_replica: -1,
+        records: found.records,
     }
-    data
 }
 
 /// How much a request wants, and for how long it waits.

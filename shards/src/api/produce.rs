@@ -14,12 +14,9 @@
 use std::time::Duration;
 
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::produce_response::{
-    BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
-};
-use kafka_protocol::messages::{BrokerId, ProduceRequest, ResponseKind, TopicName};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::{ProduceRequest, TopicName};
 use net::batch::Batch;
+use net::wire::{encode_produce, ProduceAnswer, ProducePartition, ProduceTopic, RefusedRecord};
 use net::{Answer, ErrorCode, LocalFuture, Request};
 use wal::GroupId;
 
@@ -123,7 +120,7 @@ pub fn handle(broker: Broker, request: Request, body: ProduceRequest) -> LocalFu
                 false => Answer::Close { reason: "a produce with acks=0 failed" },
             };
         }
-        answer(&broker, names, told)
+        answer(names, told, version)
     })
 }
 
@@ -261,35 +258,31 @@ pub fn code_of(error: &AppendError) -> ErrorCode {
 
 type AskedTopic = (TopicName, uuid::Uuid, Vec<i32>);
 
-fn answer(broker: &Broker, topics: Vec<AskedTopic>, told: Vec<Told>) -> Answer {
-    let leader = BrokerId(broker.node_id().0);
+fn answer(topics: Vec<AskedTopic>, told: Vec<Told>, version: i16) -> Answer {
     let mut told = told.into_iter();
-    let mut response = ProduceResponse::default();
-    for (name, topic_id, indexes) in topics {
-        let mut answered = TopicProduceResponse::default();
-        answered.name = name;
-        answered.topic_id = topic_id;
-        answered.partition_responses.reserve(indexes.len());
-        for (index, told) in indexes.into_iter().zip(&mut told) {
-            answered.partition_responses.push(partition_response(index, told, leader));
-        }
-        response.responses.push(answered);
-    }
-    Answer::Message(ResponseKind::Produce(response))
+    let topics = topics.into_iter().map(|(name, id, indexes)| {
+        let partitions = indexes.into_iter().zip(&mut told);
+        let partitions = partitions.map(|(index, told)| partition_answer(index, told)).collect();
+        ProduceTopic { name: name.0, id, partitions }
+    });
+    let answer =
+        ProduceAnswer { topics: topics.collect(), throttle_time_ms: 0, node_endpoints: Vec::new() };
+    Answer::Encoded(encode_produce(&answer, version))
 }
 
-fn partition_response(index: i32, told: Told, _leader: BrokerId) -> PartitionProduceResponse {
-    let errors = told.record_errors.into_iter().map(|(place, message)| {
-        BatchIndexAndErrorMessage::default()
-            .with_batch_index(place)
-            .with_batch_index_error_message(Some(StrBytes::from_string(message)))
-    });
-    PartitionProduceResponse::default()
-        .with_index(index)
-        .with_error_code(told.error.code())
-        .with_base_offset(told.base_offset)
-        .with_log_append_time_ms(told.log_append_time_ms)
-        .with_log_start_offset(told.log_start)
-        .with_record_errors(errors.collect())
-        .with_error_message(told.message.map(StrBytes::from_string))
+fn partition_answer(index: i32, told: Told) -> ProducePartition {
+    let record_errors = told
+        .record_errors
+        .into_iter()
+        .map(|(batch_index, message)| RefusedRecord { batch_index, message: Some(message) });
+    ProducePartition {
+        index,
+        error: told.error,
+        base_offset: told.base_offset,
+        log_append_time_ms: told.log_append_time_ms,
+        log_start_offset: told.log_start,
+        record_errors: record_errors.collect(),
+        error_message: told.message,
+        current_leader: None,
+    }
 }
