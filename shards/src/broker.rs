@@ -175,7 +175,7 @@ impl Broker {
         let calls: Vec<_> = (0..self.shard().count())
             .map(|shard| {
                 let call = call.clone();
-                self.call(ShardId(shard), move |broker| call(broker))
+                self.call(ShardId(shard), call)
             })
             .collect();
         rt::join_all(calls).await

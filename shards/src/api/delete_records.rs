@@ -26,7 +26,7 @@ type Found = (ErrorCode, i64);
 pub async fn handle(broker: Broker, _: Request, body: DeleteRecordsRequest) -> Answer {
     let image = broker.image();
     let timeout_ms = u64::try_from(body.timeout_ms).unwrap_or(0);
-    let mut scatter = Scatter::new();
+    let mut scatter = Scatter::default();
     for topic in &body.topics {
         let known = image.topic(&topic.name.0);
         for asked in &topic.partitions {

@@ -17,7 +17,7 @@ use crate::broker::Broker;
 
 pub async fn handle(broker: Broker, _: Request, body: DescribeLogDirsRequest) -> Answer {
     let image = broker.image();
-    let mut scatter = Scatter::new();
+    let mut scatter = Scatter::default();
     let mut names: Vec<(StrBytes, i32)> = Vec::new();
     let mut ask = |name: StrBytes, number: i32| {
         let Some(located) = image.topic(&name).and_then(|topic| topic.partition(number)) else {

@@ -14,7 +14,7 @@ type Found = (ErrorCode, Vec<ActiveProducer>);
 
 pub async fn handle(broker: Broker, _: Request, body: DescribeProducersRequest) -> Answer {
     let image = broker.image();
-    let mut scatter = Scatter::new();
+    let mut scatter = Scatter::default();
     for topic in &body.topics {
         let known = image.topic(&topic.name.0);
         for number in &topic.partition_indexes {

@@ -69,7 +69,7 @@ pub async fn handle(broker: Broker, request: Request, body: ListOffsetsRequest) 
     let version = request.version;
     let image = broker.image();
     let duplicates = duplicates(&body);
-    let mut scatter = Scatter::new();
+    let mut scatter = Scatter::default();
     for topic in &body.topics {
         let known = image.topic(&topic.name.0);
         for partition in &topic.partitions {

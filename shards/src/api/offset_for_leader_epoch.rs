@@ -24,7 +24,7 @@ type Found = (ErrorCode, i32, i64);
 
 pub async fn handle(broker: Broker, _: Request, body: OffsetForLeaderEpochRequest) -> Answer {
     let image = broker.image();
-    let mut scatter = Scatter::new();
+    let mut scatter = Scatter::default();
     for topic in &body.topics {
         let known = image.topic(&topic.topic.0);
         for asked in &topic.partitions {

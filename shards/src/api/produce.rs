@@ -83,7 +83,7 @@ pub fn handle(broker: Broker, request: Request, body: ProduceRequest) -> LocalFu
         _ => None,
     };
     let timeout = Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or(0));
-    let mut scatter = Scatter::new();
+    let mut scatter = Scatter::default();
     let mut names = Vec::with_capacity(body.topic_data.len());
     {
         let image = broker.image();

@@ -25,11 +25,13 @@ pub struct Scatter<A, T> {
     found: Vec<Option<T>>,
 }
 
-impl<A: Send + 'static, T: Send + 'static> Scatter<A, T> {
-    pub fn new() -> Scatter<A, T> {
+impl<A, T> Default for Scatter<A, T> {
+    fn default() -> Scatter<A, T> {
         Scatter { asks: BTreeMap::new(), found: Vec::new() }
     }
+}
 
+impl<A: Send + 'static, T: Send + 'static> Scatter<A, T> {
     /// The next slot has its answer already.
     pub fn answer(&mut self, found: T) {
         self.found.push(Some(found));
