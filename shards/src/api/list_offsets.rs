@@ -94,7 +94,7 @@ pub async fn handle(broker: Broker, request: Request, body: ListOffsetsRequest) 
         }
     }
     let found = scatter.send(&broker, look_up).await;
-    answer(&body, found)
+    answer(&body, version, found)
 }
 
 fn duplicates(body: &ListOffsetsRequest) -> BTreeSet<(&str, i32)> {
@@ -111,7 +111,7 @@ fn duplicates(body: &ListOffsetsRequest) -> BTreeSet<(&str, i32)> {
     twice
 }
 
-fn answer(body: &ListOffsetsRequest, found: Vec<Found>) -> Answer {
+fn answer(body: &ListOffsetsRequest, version: i16, found: Vec<Found>) -> Answer {
     let mut found = found.into_iter();
     let mut response = ListOffsetsResponse::default();
     for topic in &body.topics {
@@ -119,13 +119,15 @@ fn answer(body: &ListOffsetsRequest, found: Vec<Found>) -> Answer {
         answered.name = TopicName(topic.name.0.clone());
         for partition in &topic.partitions {
             let Some(one) = found.next() else { break };
+            // The codec refuses an epoch in a version that has no field for it.
+            let epoch = if version >= 4 { one.epoch } else { -1 };
             answered.partitions.push(
                 ListOffsetsPartitionResponse::default()
                     .with_partition_index(partition.partition_index)
                     .with_error_code(one.error.code())
                     .with_timestamp(one.timestamp)
                     .with_offset(one.offset)
-                    .with_leader_epoch(one.epoch),
+                    .with_leader_epoch(epoch),
             );
         }
         response.topics.push(answered);
