@@ -7,10 +7,16 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
 use crate::failure::{Exit, Failure};
+
+/// How long the claim waits for a port in use. The kernel closes the sockets of a killed process
+/// that used io_uring from a queue, after the process is gone: a restart at once would meet them.
+const PATIENCE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A port that is ours; dropped when every shard listens.
 #[derive(Debug)]
@@ -25,9 +31,18 @@ impl PortClaim {
     pub fn new(bind: IpAddr, port: u16) -> Result<PortClaim, Failure> {
         let dual = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
         let plain = SocketAddr::new(bind, port);
-        let claimed = match bind.is_unspecified() && has_ipv6() {
-            true => claim(dual),
-            false => claim(plain),
+        let wanted = if bind.is_unspecified() && has_ipv6() { dual } else { plain };
+        let deadline = Instant::now() + PATIENCE;
+        let claimed = loop {
+            match claim(wanted) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    if Instant::now() >= deadline {
+                        break Err(error);
+                    }
+                    std::thread::sleep(PAUSE);
+                }
+                claimed => break claimed,
+            }
         };
         let (socket, address) = claimed.map_err(|error| refused(plain, &error))?;
         Ok(PortClaim { _socket: socket, address })
