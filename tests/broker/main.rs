@@ -1,0 +1,13 @@
+//! Black-box tests: the real binary, real clients, raw sockets.
+//!
+//! One crate for all of them, so that librdkafka is linked once. Each test starts its own broker on
+//! a free port with a folder of its own; nothing is shared, and everything is bounded in time.
+
+mod cli;
+mod clients;
+mod hostile;
+mod http;
+mod kill;
+mod process;
+mod support;
+mod versions;
