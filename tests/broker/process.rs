@@ -21,6 +21,8 @@ fn send(broker: &Broker, topic: &str, count: usize) {
 #[test]
 fn the_start_screen_says_what_the_operator_needs() {
     let broker = Broker::start_with(&["--shards", "2", "--advertised-addr", "localhost"]);
+    // Standard output and standard error arrive by different ways.
+    broker.wait_for_line("metrics ");
     let log = broker.log();
     let port = broker.port();
     let data = broker.data_dir().display().to_string();
