@@ -1,10 +1,9 @@
 //! `chronik-server config`: the reference of all options, and a check of what is set.
 
-use std::io::Write;
-
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::options;
+use super::output::print;
 use crate::config::{listing, reference};
 use crate::failure::Failure;
 
@@ -51,9 +50,4 @@ fn check(matches: &ArgMatches) -> Result<(), Failure> {
     println!("# valid: {}environment and flags", file.unwrap_or_default());
     print(&listing(&resolved, matches.get_flag("all")));
     Ok(())
-}
-
-/// Prints to standard output; a reader that went away (`| head`) is no error.
-fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }

@@ -4,8 +4,11 @@
 //! own with a `command()` that describes it and a function that does it.
 
 mod config;
+mod connect;
 mod options;
+mod output;
 mod standalone;
+mod topic;
 
 use std::ffi::OsString;
 
@@ -22,6 +25,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure>
     };
     match matches.subcommand() {
         Some(("standalone", matches)) => standalone::run(matches),
+        Some(("topic", matches)) => topic::run(matches),
         Some(("config", matches)) => config::run(matches),
         other => unreachable!("clap knows no such subcommand: {other:?}"),
     }
@@ -62,6 +66,7 @@ fn command() -> Command {
         .disable_help_subcommand(true)
         .max_term_width(100)
         .subcommand(standalone::command())
+        .subcommand(topic::command())
         .subcommand(config::command())
 }
 

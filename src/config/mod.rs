@@ -25,6 +25,9 @@ pub use value::{Kind, Value};
 /// Environment variables that name the configuration file, the strongest first.
 pub const FILE_VARIABLES: [&str; 2] = ["CHRONIK_CONFIG", "CHRONIK_CLUSTER_CONFIG"];
 
+/// Variables with our prefix that belong to the commands that talk to a broker.
+pub const TOOL_VARIABLES: [&str; 1] = ["CHRONIK_BOOTSTRAP"];
+
 /// Everything that can be set, checked. Fields are named as in the file; units end their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -191,6 +194,7 @@ impl Resolver {
         // prefix is a warning and not a mistake.
         for name in environment.keys().filter(|name| name.starts_with("CHRONIK_")) {
             let known = FILE_VARIABLES.contains(&name.as_str())
+                || TOOL_VARIABLES.contains(&name.as_str())
                 || KEYS.iter().any(|key| key.variables().contains(name));
             if !known {
                 let meant = registry::nearest(&name["CHRONIK_".len()..].to_ascii_lowercase());
