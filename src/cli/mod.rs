@@ -5,8 +5,11 @@
 
 mod config;
 mod connect;
+mod consume;
+mod group;
 mod options;
 mod output;
+mod produce;
 mod standalone;
 mod topic;
 
@@ -26,6 +29,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure>
     match matches.subcommand() {
         Some(("standalone", matches)) => standalone::run(matches),
         Some(("topic", matches)) => topic::run(matches),
+        Some(("group", matches)) => group::run(matches),
+        Some(("produce", matches)) => produce::run(matches),
+        Some(("consume", matches)) => consume::run(matches),
         Some(("config", matches)) => config::run(matches),
         other => unreachable!("clap knows no such subcommand: {other:?}"),
     }
@@ -67,6 +73,9 @@ fn command() -> Command {
         .max_term_width(100)
         .subcommand(standalone::command())
         .subcommand(topic::command())
+        .subcommand(group::command())
+        .subcommand(produce::command())
+        .subcommand(consume::command())
         .subcommand(config::command())
 }
 
