@@ -67,7 +67,7 @@ impl Options {
             wal_flush: FlushMode::Probed,
             acknowledge: Acknowledge::Durable,
             wal_budget_bytes: 1 << 30,
-            cache_bytes: 256 << 20,
+            cache_bytes: 128 << 20,
             request_memory_bytes: 512 << 20,
             disk_reserve_bytes: 1 << 30,
         }

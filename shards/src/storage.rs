@@ -29,7 +29,7 @@ use crate::partition::PartitionRef;
 /// Where segments are, below the data folder.
 pub const FOLDER: &str = "topics";
 /// How often the log is asked whether it runs short of space.
-const PRESSURE_CHECK: Duration = Duration::from_millis(50);
+const PRESSURE_CHECK: Duration = Duration::from_millis(250);
 
 /// How long a checkpoint waits that the log has no room for.
 const FULL_RETRY: Duration = Duration::from_millis(10);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, META_SHARD};
 use crate::partition::control::Control;
 use crate::partition::PartitionRef;
 use crate::storage::retention_config;
@@ -13,7 +13,9 @@ const SPACE_CHECK: Duration = Duration::from_secs(1);
 /// Starts the tasks; they end with the shard.
 pub fn start(broker: &Broker) {
     broker.shard().spawn(retention(broker.clone())).detach();
-    broker.shard().spawn(space(broker.clone())).detach();
+    if broker.shard().id() == META_SHARD {
+        broker.shard().spawn(space(broker.clone())).detach();
+    }
 }
 
 async fn retention(broker: Broker) {
@@ -50,25 +52,26 @@ async fn expire_records(partition: &PartitionRef) {
     }
 }
 
-/// Refuses produce while the disk has less than the reserve left; consumers and deletions go on,
-/// and it ends by itself when there is space again.
+/// Refuses produce on every shard while the disk has less than the reserve left; consumers and
+/// deletions go on, and it ends by itself when there is space again.
 async fn space(broker: Broker) {
     let reserve = broker.options().disk_reserve_bytes;
     loop {
         match broker.space().await {
-            Ok(space) => note_space(&broker, space.available_bytes, reserve),
+            Ok(space) => note_space(&broker, space.available_bytes, reserve).await,
             Err(error) => tracing::warn!("the free space of the disk is not known: {error}"),
         }
         broker.shard().sleep(SPACE_CHECK).await;
     }
 }
 
-fn note_space(broker: &Broker, available: u64, reserve: u64) {
+async fn note_space(broker: &Broker, available: u64, reserve: u64) {
     let full = available < reserve;
     if full == broker.is_disk_full() {
         return;
     }
-    broker.set_disk_full(full);
+    let note = move |broker: Broker| std::future::ready(broker.set_disk_full(full));
+    broker.call_all(note).await;
     if full {
         tracing::error!(
             "the disk has {available} bytes left, less than disk_reserve_bytes = {reserve}: \

@@ -4,6 +4,7 @@
 //! written to only once it is prepared. Any error poisons the log; nothing is tried again.
 //! One task per shard's log.
 
+use bytes::Bytes;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -160,11 +161,21 @@ fn complete(core: &Rc<Core>, written: &Written, buf: Buf) {
     if records == 0 {
         state.stats.empty_frames += 1;
     } else {
-        state.outbox.push_back(DurableFrame { number, bytes: buf.freeze() });
+        state.outbox.push_back(DurableFrame { number, bytes: kept(buf) });
     }
     drop(state);
     core.last_written.set(now);
     core.frame_bell.notify_one();
     core.change.notify_all();
     core.recycler_bell.notify_one();
+}
+
+/// The bytes of a durable frame, for whoever caches slices of them. A frame much shorter than the
+/// buffer it was gathered in is copied: its slices would pin the whole buffer, and the next frame
+/// can use that one again.
+fn kept(buf: Buf) -> Bytes {
+    match buf.len() * 2 <= buf.capacity() {
+        true => Bytes::copy_from_slice(&buf),
+        false => buf.freeze(),
+    }
 }
