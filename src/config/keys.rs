@@ -307,7 +307,7 @@ pub static KEYS: &[Key] = &[
         Section::Limits,
         "cache_memory_bytes",
         Kind::Bytes { min: 16 * MIB, max: LONG },
-        Default::Is("268435456"),
+        Default::Is("134217728"),
         "Memory, over all shards, for records on their way to segment files and for recent ones \
          kept ready for consumers.",
         |config, value| config.cache_memory_bytes = value.number(),
