@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use net::ErrorCode;
 use raft::driver::Opened;
 use raft::Groups;
 use rt::Shard;
@@ -88,6 +89,14 @@ impl Placement {
         &self.inner.storage
     }
 
+    /// What to answer for a group that is not among the partitions of this shard.
+    pub fn absent(&self, group: GroupId) -> ErrorCode {
+        match self.inner.offline.borrow().contains_key(&group) {
+            true => ErrorCode::KafkaStorageError,
+            false => ErrorCode::UnknownTopicOrPartition,
+        }
+    }
+
     /// Groups that are placed here and cannot be served, with the reason.
     pub fn offline(&self) -> BTreeMap<GroupId, String> {
         self.inner.offline.borrow().clone()
@@ -133,6 +142,7 @@ impl Placement {
         let mut removed = Vec::new();
         for topic in old.topics().filter(|topic| new.topic_by_id(topic.id).is_none()) {
             for placed in self.placed_here(topic, node) {
+                self.inner.offline.borrow_mut().remove(&placed.owner.group);
                 removed.extend(
                     self.inner.storage.partitions().borrow_mut().remove(&placed.owner.group),
                 );
@@ -190,14 +200,23 @@ impl Placement {
     /// Opens or creates partitions, all of them in as few frames as possible, and waits until
     /// they accept appends.
     async fn add(&self, broker: &Broker, added: Vec<(Placed, Arc<TopicConfig>)>, known: &Image) {
-        let open = |(placed, config)| self.open(broker, placed, config, known);
-        rt::join_all(added.into_iter().map(open)).await;
+        // A task each: thousands of partitions may come at once.
+        let open = |(placed, config): (Placed, _)| {
+            let known = known.partition_by_group(placed.owner.group).is_some();
+            let (this, broker) = (self.clone(), broker.clone());
+            let open = async move { this.open(&broker, placed, config, known).await };
+            self.inner.shard.spawn(open)
+        };
+        let opening: Vec<_> = added.into_iter().map(open).collect();
+        for one in opening {
+            one.await;
+        }
     }
 
-    async fn open(&self, broker: &Broker, placed: Placed, config: Arc<TopicConfig>, known: &Image) {
+    /// `known`: the metadata's checkpoint had this partition when the node started.
+    async fn open(&self, broker: &Broker, placed: Placed, config: Arc<TopicConfig>, known: bool) {
         let owner = placed.owner;
         let recovered = self.inner.recovered.borrow_mut().remove(&owner);
-        let known = known.partition_by_group(owner.group).is_some();
         let refused = match &recovered {
             None if known => Some("its replica is missing from the write-ahead log".to_owned()),
             Some(replica) => replica.damaged.as_ref().map(|damage| damage.to_string()),

@@ -146,7 +146,7 @@ async fn look_up(broker: Broker, asks: Vec<Ask<What>>) -> Vec<(usize, Found)> {
 
 async fn look_up_one(broker: &Broker, group: GroupId, ask: &What) -> Found {
     let Some(partition) = broker.partition(group) else {
-        return Found::failed(ErrorCode::UnknownTopicOrPartition);
+        return Found::failed(broker.placement().absent(group));
     };
     let (log, end, epoch) = {
         let partition = partition.borrow();

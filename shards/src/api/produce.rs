@@ -197,7 +197,7 @@ struct Started {
 
 fn start(broker: &Broker, ask: Ask<What>) -> Result<Started, Told> {
     let Some(partition) = broker.partition(ask.group) else {
-        return Err(Told::failed(ErrorCode::UnknownTopicOrPartition, None));
+        return Err(Told::failed(broker.placement().absent(ask.group), None));
     };
     let What { batch, log_append_time_ms, acks, timeout } = ask.what;
     let mut state = partition.borrow_mut();

@@ -82,7 +82,7 @@ pub async fn read(broker: Broker, items: Vec<Item>, max_bytes: usize) -> Vec<Fou
 
 async fn read_partition(broker: &Broker, item: &Item, left: usize, at_least_one: bool) -> Found {
     let Some(partition) = broker.partition(item.group) else {
-        return Found::failed(item.slot, ErrorCode::UnknownTopicOrPartition);
+        return Found::failed(item.slot, broker.placement().absent(item.group));
     };
     let checked = check(&partition.borrow(), item);
     let (mut found, up_to) = match checked {
