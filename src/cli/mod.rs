@@ -6,7 +6,9 @@
 mod config;
 mod connect;
 mod consume;
+mod doctor;
 mod group;
+mod inspect;
 mod options;
 mod output;
 mod produce;
@@ -33,6 +35,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure>
         Some(("produce", matches)) => produce::run(matches),
         Some(("consume", matches)) => consume::run(matches),
         Some(("config", matches)) => config::run(matches),
+        Some(("inspect", matches)) => inspect::run(matches),
+        Some(("doctor", matches)) => doctor::run(matches),
         other => unreachable!("clap knows no such subcommand: {other:?}"),
     }
 }
@@ -77,6 +81,8 @@ fn command() -> Command {
         .subcommand(produce::command())
         .subcommand(consume::command())
         .subcommand(config::command())
+        .subcommand(inspect::command())
+        .subcommand(doctor::command())
 }
 
 #[cfg(test)]

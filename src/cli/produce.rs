@@ -122,7 +122,8 @@ async fn produce(session: Session, job: Job) -> Result<(), Failure> {
         writer.write(lines).await?;
     }
     let Writer { written, job, .. } = writer;
-    eprintln!("{written} records written to topic {}", job.topic);
+    let records = if written == 1 { "record" } else { "records" };
+    eprintln!("{written} {records} written to topic {}", job.topic);
     Ok(())
 }
 

@@ -10,4 +10,5 @@ mod http;
 mod kill;
 mod process;
 mod support;
+mod tools;
 mod versions;
