@@ -70,8 +70,7 @@ async fn note_space(broker: &Broker, available: u64, reserve: u64) {
     if full == broker.is_disk_full() {
         return;
     }
-    let note = move |broker: Broker| std::future::ready(broker.set_disk_full(full));
-    broker.call_all(note).await;
+    broker.call_all(move |broker| async move { broker.set_disk_full(full) }).await;
     if full {
         tracing::error!(
             "the disk has {available} bytes left, less than disk_reserve_bytes = {reserve}: \
