@@ -135,7 +135,17 @@ async fn prepare(
 }
 
 fn wal_options(options: &Options, shards: u16, flush: Flush) -> WalOptions {
-    WalOptions { flush, ..WalOptions::for_shards(options.wal_budget_bytes, shards) }
+    let shared = WalOptions { flush, ..WalOptions::for_shards(options.wal_budget_bytes, shards) };
+    match options.wal_file_bytes {
+        None => shared,
+        Some(file_bytes) => WalOptions {
+            file_bytes,
+            first_file_bytes: file_bytes,
+            budget_bytes: (options.wal_budget_bytes / u64::from(shards)).max(4 * file_bytes),
+            frame_max_bytes: file_bytes / 2,
+            ..shared
+        },
+    }
 }
 
 async fn start_shard(

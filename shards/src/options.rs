@@ -45,6 +45,9 @@ pub struct Options {
     pub acknowledge: Acknowledge,
     /// Of the whole node, over all shards.
     pub wal_budget_bytes: u64,
+    /// None: a share of the budget. Smaller files hold smaller batches and are recycled sooner,
+    /// which tests want.
+    pub wal_file_bytes: Option<u64>,
     /// Of the whole node: tail caches, and data that waits for its segments.
     pub cache_bytes: u64,
     /// Of the whole node: requests that are being received or answered. When it is used up, the
@@ -67,6 +70,7 @@ impl Options {
             wal_flush: FlushMode::Probed,
             acknowledge: Acknowledge::Durable,
             wal_budget_bytes: 1 << 30,
+            wal_file_bytes: None,
             cache_bytes: 128 << 20,
             request_memory_bytes: 512 << 20,
             disk_reserve_bytes: 1 << 30,

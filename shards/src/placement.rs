@@ -13,7 +13,7 @@ use std::sync::Arc;
 use net::ErrorCode;
 use raft::driver::Opened;
 use raft::Groups;
-use rt::Shard;
+use rt::{Mutation, Shard};
 use wal::{GroupId, Index, Owner, RecoveredReplica, ReplicaId, Term};
 
 use crate::api::groups::OFFSETS_TOPIC;
@@ -245,7 +245,11 @@ impl Placement {
         recovered: Option<RecoveredReplica>,
     ) -> Result<(), String> {
         let inner = &self.inner;
-        let (log, producers) = self.open_log(broker, placed, &config, recovered.as_ref()).await?;
+        let (log, mut producers) =
+            self.open_log(broker, placed, &config, recovered.as_ref()).await?;
+        if inner.shard.broken(Mutation::DedupeWindowOfOne) {
+            producers.forget_all_but_the_last();
+        }
         let identity = Identity {
             topic_id: placed.topic.id,
             topic: placed.topic.name.clone(),

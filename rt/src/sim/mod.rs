@@ -203,6 +203,11 @@ impl World {
         self.inner.start(node.index());
     }
 
+    /// Gives the node another number of shards from its next start on.
+    pub fn set_shards(&self, node: NodeId, shards: u16) {
+        self.inner.state.borrow_mut().nodes[node.index()].shards = shards.max(1);
+    }
+
     /// Not crashed, and some main future has not returned.
     pub fn is_running(&self, node: NodeId) -> bool {
         self.inner.state.borrow().nodes[node.index()].running

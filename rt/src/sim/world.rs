@@ -59,7 +59,8 @@ struct Event {
 
 pub(super) struct Node {
     pub(super) name: String,
-    shards: u16,
+    /// Of the next life.
+    pub(super) shards: u16,
     pub(super) ip: IpAddr,
     /// Counts lives; a handle of an earlier life does nothing.
     pub(super) life: u64,

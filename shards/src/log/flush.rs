@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rt::{Buf, Either, File};
+use rt::{Buf, Either, File, Mutation};
 use thiserror::Error;
 use wal::{Index, Owner, Term};
 
@@ -441,7 +441,8 @@ async fn sync_partition(
     written: Option<&Written>,
 ) -> Result<(), FlushError> {
     let Some(written) = written else { return Ok(()) };
-    for file in &written.files {
+    let unsynced = partition.context.shard.broken(Mutation::CheckpointBeforeSync);
+    for file in written.files.iter().filter(|_| !unsynced) {
         file.sync().await?;
     }
     for segment in written.plan.iter().flat_map(|plan| &plan.segments) {

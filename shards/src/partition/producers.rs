@@ -102,6 +102,8 @@ pub struct ProducerStates {
     log_time_ms: i64,
     expiration_ms: i64,
     producers_max: usize,
+    /// Batches of a producer among which a duplicate is looked for.
+    window_batches: usize,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -149,6 +151,7 @@ impl ProducerStates {
             log_time_ms: -1,
             expiration_ms,
             producers_max: PRODUCERS_MAX,
+            window_batches: WINDOW_BATCHES,
         }
     }
 
@@ -168,6 +171,11 @@ impl ProducerStates {
     /// The last entry whose effect no truncation can undo.
     pub fn committed_index(&self) -> Index {
         self.committed_index
+    }
+
+    /// Breaks deduplication on purpose, for the simulator.
+    pub fn forget_all_but_the_last(&mut self) {
+        self.window_batches = 1;
     }
 
     /// Changes `producer.id.expiration.ms`; has effect with the next commit.
@@ -215,7 +223,7 @@ impl ProducerStates {
     /// The remembered batch with the same sequences, among the last five of the current epoch.
     fn original(&self, info: &BatchInfo) -> Option<Batch> {
         let producer = self.producers.get(&info.producer_id)?;
-        producer.newest_first(info.epoch).take(WINDOW_BATCHES).find(|batch| {
+        producer.newest_first(info.epoch).take(self.window_batches).find(|batch| {
             batch.first_sequence == info.first_sequence && batch.last_sequence == info.last_sequence
         })
     }

@@ -107,6 +107,7 @@ pub(super) fn decode(bytes: &[u8], expiration_ms: i64) -> Result<ProducerStates,
         log_time_ms,
         expiration_ms,
         producers_max: PRODUCERS_MAX,
+        window_batches: WINDOW_BATCHES,
     })
 }
 
