@@ -331,14 +331,6 @@ pub static KEYS: &[Key] = &[
     ),
     kafka(
         Section::Limits,
-        "max_connections_per_ip",
-        "max.connections.per.ip",
-        Kind::Integer { min: 0, max: INT },
-        "2147483647",
-        "The most connections at once from one address.",
-    ),
-    kafka(
-        Section::Limits,
         "connections_max_idle_ms",
         "connections.max.idle.ms",
         Kind::Millis { min: 1_000, max: LONG },

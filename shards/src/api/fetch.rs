@@ -23,8 +23,6 @@ use crate::meta::{Image, Topic, TopicId};
 
 /// From this version on topics are named by id.
 const TOPIC_IDS_SINCE: i16 = 13;
-/// The broker's own cap on one answer (`fetch.max.bytes`).
-pub const ANSWER_BYTES_MAX: usize = 57_671_680;
 /// `replica_id` of ordinary consumers, and of the debugging consumer.
 const CONSUMER_IDS: [i32; 2] = [-1, -2];
 
@@ -43,7 +41,7 @@ pub async fn handle(broker: Broker, request: Request, body: FetchRequest) -> Ans
         Ok(plan) => plan,
         Err(refused) => return refuse(refused.0, version),
     };
-    let limits = Limits::of(&body);
+    let limits = Limits::of(&body, broker.config().fetch_max_bytes);
     let read_committed = body.isolation_level == 1;
     let mut slots = Slots::resolve(&broker, &plan, read_committed, stranger);
     slots.read_until_enough(&broker, &limits).await;
@@ -133,11 +131,11 @@ struct Limits {
 }
 
 impl Limits {
-    fn of(body: &FetchRequest) -> Limits {
+    fn of(body: &FetchRequest, broker_max_bytes: u32) -> Limits {
         let unsigned = |n: i32| usize::try_from(n).unwrap_or(0);
         Limits {
             min_bytes: unsigned(body.min_bytes),
-            max_bytes: unsigned(body.max_bytes).min(ANSWER_BYTES_MAX),
+            max_bytes: unsigned(body.max_bytes).min(broker_max_bytes as usize),
             max_wait: Duration::from_millis(unsigned(body.max_wait_ms) as u64),
         }
     }

@@ -42,6 +42,7 @@ const TOPIC_ONLY: Effect =
     Effect::None("it is the default of a topic key that has no effect itself");
 const THROTTLE: Effect = Effect::None("replication is not throttled");
 const TRANSACTIONS: Effect = Effect::None("transactions are not served yet");
+const PER_ADDRESS: Effect = Effect::None("connections are counted in all, not by address");
 const KERBEROS: Effect = Effect::None("Kerberos is not served");
 const MAX: Option<&str> = Some("9223372036854775807");
 const CODECS: &[&str] = &["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"];
@@ -106,7 +107,7 @@ pub static BROKER_KEYS: &[BrokerKey] = &[
     row("log.segment.delete.delay.ms", Long, Some("60000"), AtLeast(0), ClusterWide, "Default of file.delete.delay.ms.").without(TOPIC_ONLY),
     row("max.connection.creation.rate", Int, Some("2147483647"), AtLeast(0), ClusterWide, "Most new connections a second.").without(Effect::None("new connections are not throttled")),
     row("max.connections", Int, Some("2147483647"), AtLeast(0), ClusterWide, "Most connections to this broker."),
-    row("max.connections.per.ip", Int, Some("2147483647"), AtLeast(0), ClusterWide, "Most connections from one address."),
+    row("max.connections.per.ip", Int, Some("2147483647"), AtLeast(0), ClusterWide, "Most connections from one address.").without(PER_ADDRESS),
     row("max.incremental.fetch.session.cache.slots", Int, Some("1000"), AtLeast(0), ReadOnly, "Fetch sessions that are kept."),
     row("message.max.bytes", Int, Some("1048588"), AtLeast(0), ClusterWide, "Default of max.message.bytes."),
     row("min.insync.replicas", Int, Some("1"), AtLeast(1), ClusterWide, "Default of the topic key of the same name."),
