@@ -61,7 +61,7 @@ impl Drop for Scene {
     }
 }
 
-fn create(wire: &mut Wire, topic: &str, configs: &[(&str, &str)]) {
+pub fn create(wire: &mut Wire, topic: &str, configs: &[(&str, &str)]) {
     use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
     let configs = configs.iter().map(|(name, value)| {
         CreatableTopicConfig::default()
@@ -78,7 +78,7 @@ fn create(wire: &mut Wire, topic: &str, configs: &[(&str, &str)]) {
     assert_eq!(answer.topics[0].error_code, 0, "{:?}", answer.topics[0]);
 }
 
-fn name(topic: &str) -> TopicName {
+pub fn name(topic: &str) -> TopicName {
     TopicName(StrBytes::from_string(topic.to_string()))
 }
 
@@ -140,7 +140,7 @@ fn produce_request(topic: &str, records: Option<Vec<u8>>, acks: i16) -> ProduceR
 }
 
 /// Produces with acks=all; the error code and base offset of the partition.
-fn produce(wire: &mut Wire, topic: &str, records: Vec<u8>) -> (i16, i64) {
+pub fn produce(wire: &mut Wire, topic: &str, records: Vec<u8>) -> (i16, i64) {
     let request = produce_request(topic, Some(records), -1);
     let answer: ProduceResponse = wire.ask(ApiKey::Produce, 9, &request);
     let partition = &answer.responses[0].partition_responses[0];

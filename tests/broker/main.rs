@@ -9,6 +9,7 @@ mod hostile;
 mod http;
 mod kill;
 mod process;
+mod settings;
 mod support;
 mod tools;
 mod versions;
