@@ -123,7 +123,7 @@ fn next_batch(shard: &Shard, plan: &Plan, history: &Shared) -> Pending {
 
 pub async fn consumer(shard: Shard, address: SocketAddr, number: u32, history: Shared) {
     let mut positions = vec![0; PARTITIONS as usize];
-    let with_session = number % 2 == 0;
+    let with_session = number.is_multiple_of(2);
     loop {
         let mut client = wire::connect(&shard, address).await;
         let mut session = (0, if with_session { 0 } else { -1 });

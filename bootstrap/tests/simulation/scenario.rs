@@ -44,7 +44,8 @@ pub fn run(seed: u64, mutation: Option<Mutation>) -> Result<Report, String> {
     let history = Shared::default();
     history.borrow_mut().committed = -1;
     history.borrow_mut().attempted = -1;
-    let flush = if world.random() % 2 == 0 { FlushMode::Dsync } else { FlushMode::Fdatasync };
+    let flush =
+        if world.random().is_multiple_of(2) { FlushMode::Dsync } else { FlushMode::Fdatasync };
     let lives = history.clone();
     let main = move |shard: Shard| broker(shard, flush, lives.clone());
     let node = world.add_node("broker", below(&world, 1, 3) as u16, main);
