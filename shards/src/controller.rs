@@ -120,12 +120,6 @@ impl Controller {
         self.inner.borrow().state.image()
     }
 
-    /// Term and applied index of `__meta`, for DescribeQuorum.
-    pub fn position(&self) -> (Term, Index) {
-        let inner = self.inner.borrow();
-        (inner.term, inner.applied.0)
-    }
-
     /// Proposes `command`; resolves when every shard serves its outcome.
     pub async fn submit(&self, command: Command, now_ms: i64) -> Result<Outcome, SubmitError> {
         let bytes = command.encode(now_ms);

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use wal::{Index, Term};
 
-use super::codec::{checked, seal, Fields, FormatError};
+use super::codec::{preamble, seal, Fields, FormatError};
 use super::epochs::{EpochList, EpochStart};
 use super::types::{Offset, PartitionIdentity, Position};
 
@@ -106,23 +106,7 @@ impl LogCheckpoint {
         bytes: &Bytes,
         identity: Option<&PartitionIdentity>,
     ) -> Result<LogCheckpoint, FormatError> {
-        let mut head = Fields::new(bytes);
-        let magic = head.u32()?;
-        if magic != CHECKPOINT_MAGIC {
-            return Err(FormatError::Magic(magic));
-        }
-        let version = head.u16()?;
-        if version > CHECKPOINT_VERSION {
-            return Err(FormatError::Version(version));
-        }
-        let mut fields = Fields::new(checked(bytes)?);
-        fields.bytes(6)?;
-        let flags = fields.u16()?;
-        let topic: [u8; 16] = fields.array()?;
-        let partition = fields.i32()?;
-        if identity.is_some_and(|id| id.topic != topic || id.partition != partition) {
-            return Err(FormatError::Inconsistent("belongs to another partition"));
-        }
+        let (flags, mut fields) = preamble(bytes, CHECKPOINT_MAGIC, CHECKPOINT_VERSION, identity)?;
         let flushed_index = Index(fields.u64()?);
         let flushed_term = Term(fields.u64()?);
         let next_offset = Offset(fields.i64()?);

@@ -6,6 +6,8 @@
 
 use thiserror::Error;
 
+use super::types::PartitionIdentity;
+
 /// Why bytes of one of the log's own formats were refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FormatError {
@@ -113,6 +115,35 @@ pub(super) fn checked(bytes: &[u8]) -> Result<&[u8], FormatError> {
 pub(super) fn seal(out: &mut Vec<u8>) {
     let crc = crc32c::crc32c(out);
     out.extend_from_slice(&crc.to_le_bytes());
+}
+
+/// The beginning that checkpoints and maps share: magic, version, flags and partition; the
+/// partition must be the expected one, if given. Magic and version are judged before the checksum,
+/// so that a newer release is named as one. Gives the flags, and the fields that follow.
+pub(super) fn preamble<'a>(
+    bytes: &'a [u8],
+    magic: u32,
+    newest: u16,
+    identity: Option<&PartitionIdentity>,
+) -> Result<(u16, Fields<'a>), FormatError> {
+    let mut head = Fields::new(bytes);
+    let found = head.u32()?;
+    if found != magic {
+        return Err(FormatError::Magic(found));
+    }
+    let version = head.u16()?;
+    if version > newest {
+        return Err(FormatError::Version(version));
+    }
+    let mut fields = Fields::new(checked(bytes)?);
+    fields.bytes(6)?;
+    let flags = fields.u16()?;
+    let topic: [u8; 16] = fields.array()?;
+    let partition = fields.i32()?;
+    if identity.is_some_and(|id| id.topic != topic || id.partition != partition) {
+        return Err(FormatError::Inconsistent("belongs to another partition"));
+    }
+    Ok((flags, fields))
 }
 
 #[cfg(test)]

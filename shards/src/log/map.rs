@@ -6,7 +6,7 @@
 
 use wal::{Index, Term};
 
-use super::codec::{checked, seal, Fields, FormatError};
+use super::codec::{preamble, seal, Fields, FormatError};
 use super::types::{Offset, PartitionIdentity};
 
 /// "CKMP", little endian.
@@ -106,23 +106,7 @@ impl SegmentMap {
         bytes: &[u8],
         identity: Option<&PartitionIdentity>,
     ) -> Result<SegmentMap, FormatError> {
-        let mut head = Fields::new(bytes);
-        let magic = head.u32()?;
-        if magic != MAP_MAGIC {
-            return Err(FormatError::Magic(magic));
-        }
-        let version = head.u16()?;
-        if version > MAP_VERSION {
-            return Err(FormatError::Version(version));
-        }
-        let mut fields = Fields::new(checked(bytes)?);
-        fields.bytes(6)?;
-        let flags = fields.u16()?;
-        let topic: [u8; 16] = fields.array()?;
-        let partition = fields.i32()?;
-        if identity.is_some_and(|id| id.topic != topic || id.partition != partition) {
-            return Err(FormatError::Inconsistent("belongs to another partition"));
-        }
+        let (flags, mut fields) = preamble(bytes, MAP_MAGIC, MAP_VERSION, identity)?;
         let base_offset = Offset(fields.i64()?);
         let first_index = Index(fields.u64()?);
         let first_term = Term(fields.u64()?);
