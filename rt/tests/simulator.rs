@@ -274,6 +274,46 @@ fn bit_rot_and_truncation_are_seen() {
 }
 
 #[test]
+fn an_image_is_what_a_crash_would_leave_and_the_node_goes_on() {
+    let write = |shard: Shard| async move {
+        let dir = shard.create_dir("/d").await.expect("directory");
+        let file = dir.create_file("f", DIRECT).await.expect("file");
+        dir.sync().await.expect("sync");
+        file.write_at(block(&shard, 1, 1).await, 0).await.expect("write");
+        file.sync().await.expect("sync");
+        file.write_at(block(&shard, 2, 1).await, 0).await.expect("write");
+        shard.sleep(Duration::from_secs(1)).await;
+        file.sync().await.expect("sync");
+        std::future::pending::<()>().await;
+    };
+    let (world, a) = node(7, write);
+    world.run_for(Duration::from_millis(500));
+    let trace = world.trace_hash();
+    let mut seen = BTreeSet::new();
+    for seed in 0..40 {
+        let image = world.disk(a).after(CrashKind::PowerCut, seed);
+        let (other, b) = node(1, |_| std::future::pending::<()>());
+        for _ in 0..2 {
+            other.disk(b).replace(&image);
+            let content = other.disk(b).read_file("/d/f").expect("its entry was synced");
+            seen.insert((content[0], content[4095]));
+        }
+    }
+    assert_eq!(seen.len(), 4, "old, new and torn: {seen:?}");
+    let killed = world.disk(a).after(CrashKind::Kill, 0);
+    assert_eq!(world.trace_hash(), trace, "nothing has happened to the node");
+    world.run_for(Duration::from_secs(1));
+    world.crash(a, CrashKind::PowerCut);
+    assert_eq!(world.disk(a).read_file("/d/f"), Some(vec![2; 4096]), "synced since");
+    world.disk(a).replace(&killed);
+    assert_eq!(world.disk(a).read_file("/d/f"), Some(vec![2; 4096]), "a kill keeps the cache");
+    assert!(world.disk(a).write_file("/d/f", b"new") && world.disk(a).write_file("/d/g", b"g"));
+    world.crash(a, CrashKind::PowerCut);
+    assert_eq!(world.disk(a).read_file("/d/f"), Some(b"new".to_vec()));
+    assert!(!world.disk(a).write_file("/nowhere/f", b""));
+}
+
+#[test]
 fn a_slow_disk_is_slow_and_the_wall_clock_jumps() {
     let (world, a) = node(1, |shard| async move {
         let wall = shard.wall_ms();

@@ -16,6 +16,7 @@ use std::path::{Component, Path, PathBuf};
 use std::rc::{Rc, Weak};
 
 use super::pages::{Pages, PAGE_BYTES};
+use super::CrashKind;
 use crate::{Buf, DirEntry, Space};
 
 const SECTOR_BYTES: usize = 512;
@@ -64,13 +65,14 @@ enum Pending {
     SetLen(u64),
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct DirData {
     cache: BTreeMap<String, u64>,
     durable: BTreeMap<String, u64>,
 }
 
 /// Entries that change together.
+#[derive(Clone)]
 struct Change {
     entries: Vec<(u64, String, Option<u64>)>,
 }
@@ -418,29 +420,60 @@ impl Disk {
 
     /// The process dies: writes in flight are done, in part, or not.
     pub(super) fn kill(&mut self, rng: &mut fastrand::Rng) {
+        let writes = std::mem::take(&mut self.inflight).into_values();
+        let writes = writes.map(|write| (write.inode, write.position, write.buf.to_vec()));
+        self.kill_during(writes.collect(), rng);
+    }
+
+    fn kill_during(&mut self, mut writes: Vec<(u64, u64, Vec<u8>)>, rng: &mut fastrand::Rng) {
         self.locks.clear();
-        let mut writes: Vec<Inflight> = std::mem::take(&mut self.inflight).into_values().collect();
         rng.shuffle(&mut writes);
-        for write in writes {
+        for (inode, position, bytes) in writes {
             let len = match rng.u8(..4) {
                 0 => 0,
-                1 => (rng.usize(..=write.buf.len()) / SECTOR_BYTES) * SECTOR_BYTES,
-                _ => write.buf.len(),
+                1 => (rng.usize(..=bytes.len()) / SECTOR_BYTES) * SECTOR_BYTES,
+                _ => bytes.len(),
             };
             // The file may be gone with its last name.
-            let _ = self.apply_write(write.inode, write.position, &write.buf[..len], false);
+            let _ = self.apply_write(inode, position, &bytes[..len], false);
         }
         self.collect();
     }
 
     /// The machine loses power: see the module's text.
     pub(super) fn power_cut(&mut self, rng: &mut fastrand::Rng) {
+        let writes = std::mem::take(&mut self.inflight).into_values();
+        let writes = writes.map(|write| (write.inode, write.position, write.buf.to_vec()));
+        self.power_cut_during(writes.collect(), rng);
+    }
+
+    /// The same disk, as a crash at this moment would leave it; this one goes on.
+    pub(super) fn after(&self, kind: CrashKind, rng: &mut fastrand::Rng) -> Disk {
+        let inodes = self.inodes.iter().map(|(number, inode)| (*number, inode.closed()));
+        let mut left = Disk {
+            inodes: inodes.collect(),
+            next_inode: self.next_inode,
+            journal: self.journal.clone(),
+            inflight: BTreeMap::new(),
+            next_write: self.next_write,
+            capacity_bytes: self.capacity_bytes,
+            locks: BTreeSet::new(),
+            allocated_pages: self.allocated_pages,
+        };
+        let writes = self.inflight.values();
+        let writes = writes.map(|write| (write.inode, write.position, write.buf.to_vec()));
+        match kind {
+            CrashKind::Kill => left.kill_during(writes.collect(), rng),
+            CrashKind::PowerCut => left.power_cut_during(writes.collect(), rng),
+        }
+        left
+    }
+
+    fn power_cut_during(&mut self, mut writes: Vec<(u64, u64, Vec<u8>)>, rng: &mut fastrand::Rng) {
         self.locks.clear();
-        let mut writes: Vec<Inflight> = std::mem::take(&mut self.inflight).into_values().collect();
         rng.shuffle(&mut writes);
-        for write in writes {
-            if let Ok(file) = self.file_mut(write.inode) {
-                let (position, bytes) = (write.position, write.buf.to_vec());
+        for (inode, position, bytes) in writes {
+            if let Ok(file) = self.file_mut(inode) {
                 file.pending.push(Pending::Write { position, bytes });
             }
         }
@@ -516,6 +549,21 @@ impl Disk {
         change(&mut file.durable);
         self.collect();
         Ok(())
+    }
+}
+
+impl Inode {
+    /// The same, open nowhere.
+    fn closed(&self) -> Inode {
+        match self {
+            Inode::Dir(dir) => Inode::Dir(dir.clone()),
+            Inode::File(file) => Inode::File(FileData {
+                cache: file.cache.clone(),
+                durable: file.durable.clone(),
+                pending: file.pending.clone(),
+                open: Weak::new(),
+            }),
+        }
     }
 }
 

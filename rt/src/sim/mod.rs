@@ -295,6 +295,9 @@ impl Drop for World {
     }
 }
 
+/// What a crash left of a disk: can be put into any node of any world, as often as asked.
+pub struct DiskImage(disk::Disk);
+
 /// The disk of a node, as seen from outside; it outlives the node's processes.
 pub struct Disk<'w> {
     world: &'w World,
@@ -327,6 +330,45 @@ impl Disk<'_> {
     /// begun and when it is finished.
     pub fn operations(&self) -> u64 {
         self.with(|node| node.operations)
+    }
+
+    /// What the disk would hold after a crash at this moment. The node goes on undisturbed, and
+    /// `seed` alone decides what survives: a run can be cut at each of its boundaries at once.
+    pub fn after(&self, kind: CrashKind, seed: u64) -> DiskImage {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        self.with(|node| DiskImage(node.disk.after(kind, &mut rng)))
+    }
+
+    /// Puts a copy of `image` in the place of this disk.
+    ///
+    /// # Panics
+    /// If the node has done anything with its disk in this life.
+    pub fn replace(&self, image: &DiskImage) {
+        // A disk at rest does not change by a kill: every copy is the same.
+        let copy = image.0.after(CrashKind::Kill, &mut fastrand::Rng::with_seed(0));
+        self.with(|node| {
+            assert!(!node.running || node.operations == 0, "the disk of a running node");
+            node.disk = copy;
+        });
+    }
+
+    /// Puts a file of this content there, durably; one of the same name is replaced. False if its
+    /// folder does not exist.
+    pub fn write_file(&self, path: impl AsRef<Path>, bytes: &[u8]) -> bool {
+        let path = path.as_ref();
+        self.with(|node| {
+            let dir = path.parent().map_or(Ok(disk::ROOT), |parent| node.disk.find(parent));
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let (Ok(dir), Some(name)) = (dir, name) else { return false };
+            // It may not be there.
+            let _ = node.disk.unlink(dir, &name);
+            let made = node.disk.create_file(dir, &name).and_then(|open| {
+                node.disk.write_now(open.inode, 0, bytes)?;
+                node.disk.sync_dir(dir)?;
+                node.disk.tamper(open.inode, |pages| pages.write(0, bytes))
+            });
+            made.is_ok()
+        })
     }
 
     /// What a process would read now.
