@@ -1,0 +1,45 @@
+//! `null-broker`: accepts what a producer sends and keeps nothing.
+//!
+//! It is the ceiling of a client on this machine: what a broker could reach at best when storing
+//! costs nothing. See `chronik_perf::null`.
+
+use std::net::TcpListener;
+use std::process::ExitCode;
+
+use clap::{value_parser, Arg, Command};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let matches = Command::new("null-broker")
+        .about("Speaks enough of the Kafka protocol for a producer, and discards every record.")
+        .arg(
+            Arg::new("port")
+                .long("port")
+                .value_parser(value_parser!(u16))
+                .default_value("0")
+                .help("The port to listen on, on 127.0.0.1; 0 takes a free one"),
+        )
+        .arg(
+            Arg::new("partitions")
+                .long("partitions")
+                .value_parser(value_parser!(i32).range(1..))
+                .default_value("6")
+                .help("Partitions of a topic that nobody created"),
+        )
+        .get_matches();
+    let port: u16 = *matches.get_one("port").expect("it has a default");
+    let partitions: i32 = *matches.get_one("partitions").expect("it has a default");
+    let served = TcpListener::bind(("127.0.0.1", port)).and_then(|listener| {
+        println!("null-broker ready on {}", listener.local_addr()?);
+        chronik_perf::null::serve(listener, partitions)
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: null-broker on port {port}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

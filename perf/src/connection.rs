@@ -1,0 +1,83 @@
+//! A blocking connection to a broker: one request and its answer at a time.
+//!
+//! For what surrounds a measurement (topics, offsets) and for fetching. The producers of the load
+//! generator write frames of their own and share only the encoding of the header.
+
+use std::io::Write;
+use std::net::{TcpStream, ToSocketAddrs};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::{RequestHeader, ResponseHeader};
+use kafka_protocol::protocol::{
+    encode_request_header_into_buffer, Decodable, HeaderVersion, Request, StrBytes,
+};
+
+use crate::error::PerfError;
+use crate::frames::Frames;
+
+const CLIENT_ID: StrBytes = StrBytes::from_static_str("loadgen");
+
+pub struct Connection {
+    stream: TcpStream,
+    frames: Frames,
+    correlation_id: i32,
+}
+
+impl Connection {
+    pub fn open(broker: &str) -> Result<Connection, PerfError> {
+        let stream = connect(broker)?;
+        let reading = stream.try_clone().map_err(PerfError::io(broker))?;
+        Ok(Connection { stream, frames: Frames::new(reading), correlation_id: 0 })
+    }
+
+    /// Sends a request and waits for its answer.
+    pub fn call<R: Request>(
+        &mut self,
+        request: &R,
+        version: i16,
+    ) -> Result<R::Response, PerfError> {
+        let mut frame = Bytes::copy_from_slice(self.exchange(request, version)?);
+        let header = ResponseHeader::decode(&mut frame, R::Response::header_version(version));
+        header.map_err(|error| PerfError::Codec(error.to_string()))?;
+        R::Response::decode(&mut frame, version).map_err(|e| PerfError::Codec(e.to_string()))
+    }
+
+    /// Sends a request and waits for the frame that answers it, header included.
+    pub fn exchange<R: Request>(&mut self, request: &R, version: i16) -> Result<&[u8], PerfError> {
+        self.correlation_id = self.correlation_id.wrapping_add(1);
+        let frame = encode(request, version, self.correlation_id)?;
+        self.stream.write_all(&frame).map_err(PerfError::io("sending a request"))?;
+        let answer = self.frames.read().map_err(PerfError::io("reading an answer"))?;
+        let answer = answer.ok_or(PerfError::Closed)?;
+        match answer.first_chunk().map(|id| i32::from_be_bytes(*id)) {
+            Some(id) if id == self.correlation_id => Ok(answer),
+            _ => Err(PerfError::Malformed("a request: another one's answer")),
+        }
+    }
+}
+
+/// A socket without delay.
+pub fn connect(broker: &str) -> Result<TcpStream, PerfError> {
+    let address = broker.to_socket_addrs().map_err(PerfError::io(broker))?.next();
+    let address = address.ok_or_else(|| PerfError::Unfit(format!("{broker} has no address")))?;
+    let stream = TcpStream::connect(address).map_err(PerfError::io(broker))?;
+    stream.set_nodelay(true).map_err(PerfError::io(broker))?;
+    Ok(stream)
+}
+
+/// A whole frame, length field included.
+fn encode<R: Request>(request: &R, version: i16, correlation_id: i32) -> Result<Bytes, PerfError> {
+    let mut out = BytesMut::new();
+    out.put_i32(0);
+    let header = RequestHeader::default()
+        .with_request_api_key(R::KEY)
+        .with_request_api_version(version)
+        .with_correlation_id(correlation_id)
+        .with_client_id(Some(CLIENT_ID));
+    encode_request_header_into_buffer(&mut out, &header)
+        .and_then(|()| request.encode(&mut out, version))
+        .map_err(|error| PerfError::Codec(error.to_string()))?;
+    let length = (out.remaining() - 4) as i32;
+    out[..4].copy_from_slice(&length.to_be_bytes());
+    Ok(out.freeze())
+}

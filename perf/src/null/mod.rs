@@ -1,0 +1,102 @@
+//! The null broker: the part of a Kafka broker that a producer can see, with nothing behind it.
+//!
+//! One blocking thread per connection; a frame is read into a buffer that is used again and again,
+//! and a Produce is parsed only as far as its answer needs (topics and partitions), so that what is
+//! left is the cost of the sockets. It checks no checksum, remembers no record and serves no
+//! consumer: a fetch is always empty.
+
+mod answers;
+mod produce;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::ApiKey;
+use net::header::{self, HeaderError};
+
+use crate::frames::Frames;
+
+/// What the connections share: the partitions of the topics that somebody created.
+struct Topics {
+    default_partitions: i32,
+    created: Mutex<BTreeMap<String, i32>>,
+}
+
+impl Topics {
+    fn create(&self, name: &str, partitions: i32) {
+        let partitions = if partitions > 0 { partitions } else { self.default_partitions };
+        self.created.lock().expect("no holder panics").insert(name.to_owned(), partitions);
+    }
+
+    fn partitions(&self, name: &str) -> i32 {
+        let created = self.created.lock().expect("no holder panics");
+        created.get(name).copied().unwrap_or(self.default_partitions)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.created.lock().expect("no holder panics").keys().cloned().collect()
+    }
+}
+
+/// Serves until the process ends.
+pub fn serve(listener: TcpListener, default_partitions: i32) -> io::Result<()> {
+    let topics = Arc::new(Topics { default_partitions, created: Mutex::default() });
+    let port = listener.local_addr()?.port();
+    for stream in listener.incoming() {
+        let (stream, topics) = (stream?, topics.clone());
+        thread::spawn(move || {
+            if let Err(error) = serve_connection(stream, &topics, port) {
+                eprintln!("null-broker: {error}");
+            }
+        });
+    }
+    Ok(())
+}
+
+fn serve_connection(stream: TcpStream, topics: &Topics, port: u16) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut frames = Frames::new(stream.try_clone()?);
+    let mut out = BytesMut::new();
+    let mut stream = stream;
+    while let Some(frame) = frames.read()? {
+        answer(frame, topics, port, &mut out)?;
+        stream.write_all(&out)?;
+        out.clear();
+    }
+    Ok(())
+}
+
+/// Appends the whole answer to a frame; nothing where none is due.
+fn answer(frame: &[u8], topics: &Topics, port: u16, out: &mut BytesMut) -> io::Result<()> {
+    let (api, version, correlation_id) = match header::peek(frame) {
+        Ok(seen) => seen,
+        Err(HeaderError::UnknownApiVersions { correlation_id, .. }) => {
+            return answers::unknown_api_versions(correlation_id, out);
+        }
+        Err(error) => return Err(invalid(error)),
+    };
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    header::encode_response_header(out, api, version, correlation_id);
+    if api.key == ApiKey::Produce {
+        if !produce::answer(frame, version, out).map_err(invalid)? {
+            out.truncate(start);
+            return Ok(());
+        }
+    } else {
+        let mut body = Bytes::copy_from_slice(frame);
+        header::decode_request_header(&mut body).map_err(invalid)?;
+        answers::encode(api.key, version, body, topics, port, out)?;
+    }
+    let length = (out.len() - start - 4) as i32;
+    out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+    Ok(())
+}
+
+fn invalid(error: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.to_string())
+}
