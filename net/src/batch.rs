@@ -187,6 +187,9 @@ impl BatchHeader {
         if self.timestamp_type() == TimestampType::LogAppendTime {
             self.change(|header| header.attributes &= !LOG_APPEND_TIME_BIT);
         }
+        if self.max_timestamp < -1 {
+            self.change(|header| header.max_timestamp = -1);
+        }
     }
 
     /// Changes checksummed header fields and derives the new checksum from the old one, without

@@ -83,7 +83,6 @@ pub fn batch(
         batch.header.set_log_append_time(now_ms);
     } else {
         batch.header.set_create_time();
-        batch.header.max_timestamp = batch.header.max_timestamp.max(-1);
     }
     let log_append_time_ms = if append_time { now_ms } else { -1 };
     Ok(Stored { batch, log_append_time_ms })

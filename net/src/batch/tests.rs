@@ -362,6 +362,18 @@ fn log_append_time_rules_the_search() {
 }
 
 #[test]
+fn a_time_before_minus_one_is_stored_as_none_under_a_new_checksum() {
+    let sealed = |max_timestamp| {
+        let mut header = plain().header;
+        header.max_timestamp = max_timestamp;
+        crate::records::seal(header, &plain().body()).header
+    };
+    let mut stored = sealed(-2);
+    stored.set_create_time();
+    assert_eq!((stored.max_timestamp, stored.crc), (-1, sealed(-1).crc));
+}
+
+#[test]
 fn markers_are_control_batches() {
     let batch = BatchBuilder::marker(Marker::Commit, 12, 1, 6, 99).expect("builds");
     assert!(batch.header.is_control() && batch.header.is_transactional());
