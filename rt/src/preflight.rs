@@ -66,6 +66,11 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// The soft limit of open files.
+pub(crate) fn open_files_limit() -> io::Result<u64> {
+    limit(libc::RLIMIT_NOFILE).map(|limit| limit.soft)
+}
+
 struct Limit {
     soft: u64,
     hard: u64,
@@ -116,7 +121,7 @@ fn io_uring(probe: io::Result<()>, disabled: &str) -> Option<Finding> {
         ),
         (Some(libc::ENOSYS), _) => (
             "this kernel has no io_uring, or a sandbox hides it".to_owned(),
-            "Linux 5.8 or newer is needed, with io_uring allowed by the container's seccomp \
+            "Linux 5.15 or newer is needed, with io_uring allowed by the container's seccomp \
              profile"
                 .to_owned(),
         ),
@@ -211,7 +216,7 @@ mod tests {
             (libc::EPERM, "2", "sysctl"),
             (libc::EPERM, "0", "seccomp"),
             (libc::EPERM, "", "seccomp"),
-            (libc::ENOSYS, "", "5.8"),
+            (libc::ENOSYS, "", "5.15"),
             (libc::ENOMEM, "0", "LimitMEMLOCK"),
             (libc::EINVAL, "0", "kernel"),
         ] {

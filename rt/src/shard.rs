@@ -19,6 +19,7 @@ use crate::buf::Buf;
 use crate::error::{BlockingError, Elapsed};
 use crate::fs::Dir;
 use crate::net::{AcceptedStream, ListenOptions, Listener, Stream};
+use crate::process::ProcessUsage;
 use crate::select::{either, Either};
 use crate::task::{Queue, Task};
 use crate::time::{Instant, Sleep, Timers};
@@ -43,6 +44,8 @@ pub struct ShardStats {
     pub turns: u64,
     /// How often the watchdog had to wake this shard; anything but 0 is worth a report.
     pub watchdog_rescues: u64,
+    /// Processor time that the shard's thread has used; zero in the simulator.
+    pub cpu: Duration,
 }
 
 /// A shard; see the module's text.
@@ -233,8 +236,17 @@ impl Shard {
                 live_tasks,
                 turns: host.pulse().turns(),
                 watchdog_rescues: host.pulse().rescues(),
+                cpu: crate::process::thread_cpu(),
             },
             Backend::Sim(_) => ShardStats { live_tasks, ..ShardStats::default() },
+        }
+    }
+
+    /// What the process uses; `None` in the simulator, and where the kernel does not tell.
+    pub async fn process_usage(&self) -> Option<ProcessUsage> {
+        match &self.0.backend {
+            Backend::Uring(host) => host.blocking(crate::process::usage).await.ok().flatten(),
+            Backend::Sim(_) => None,
         }
     }
 
