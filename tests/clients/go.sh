@@ -3,13 +3,13 @@
 #
 #   tests/clients/go.sh HOST:PORT
 #
-# Installs, when missing: Go (Debian package golang-go); the modules of go/go.mod through the Go module proxy, into Go's
+# Installs, when missing: Go (from the Go module proxy, see lib.sh); the modules of go/go.mod through the Go module proxy, into Go's
 # own module cache.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 broker=${1:?usage: go.sh HOST:PORT}
-need go golang-go
+need_go
 
 program=$cache/go-clients-$$
 trap 'rm -f "$program" "$out"' EXIT

@@ -89,6 +89,48 @@ need() {
     exit 1
 }
 
+# Python's virtual environments, which Debian packs apart from python3.
+need_venv() {
+    need python3 python3
+    python3 -c 'import ensurepip, venv' 2>/dev/null && return 0
+    echo "installing python3-venv"
+    { apt-get install -y --no-install-recommends python3-venv ||
+        { apt-get update && apt-get install -y --no-install-recommends python3-venv; }; } >"$out" 2>&1
+    python3 -c 'import ensurepip, venv' 2>/dev/null && return 0
+    cat "$out"
+    echo "error: python3 has no venv, and package python3-venv could not be installed: as root, 'apt-get install python3-venv'"
+    exit 1
+}
+
+# Go as go/go.mod asks for it. Go since 1.21 fetches the toolchain it needs by itself; an older one (Debian 12 has
+# 1.19), or none, is replaced by that toolchain from the Go module proxy, into the cache folder.
+GO_VERSION=1.26.0
+need_go() {
+    local minor machine module
+    minor=$(go version 2>/dev/null | sed -n 's/.*go1\.\([0-9]*\).*/\1/p')
+    [ "${minor:-0}" -ge 21 ] && return 0
+    case $(uname -m) in
+    x86_64) machine=amd64 ;;
+    aarch64) machine=arm64 ;;
+    *) echo "error: install Go 1.21 or newer (go.dev/dl)" && exit 1 ;;
+    esac
+    module=golang.org/toolchain@v0.0.1-go$GO_VERSION.linux-$machine
+    if [ ! -f "$cache/$module/.complete" ]; then
+        need python3 python3
+        need curl curl
+        need update-ca-certificates ca-certificates
+        echo "fetching Go $GO_VERSION from the Go module proxy into $cache"
+        if ! curl -fsSL -m 600 -o "$cache/go.zip" "https://proxy.golang.org/${module/@//@v/}.zip" ||
+            ! python3 -m zipfile -e "$cache/go.zip" "$cache" || ! chmod -R +x "$cache/$module/bin" "$cache/$module/pkg/tool"; then
+            echo "error: Go $GO_VERSION could not be fetched; install Go 1.21 or newer (go.dev/dl)"
+            exit 1
+        fi
+        rm -f "$cache/go.zip"
+        touch "$cache/$module/.complete"
+    fi
+    PATH=$cache/$module/bin:$PATH
+}
+
 # One download folder for what the suites fetch; outside the repository, so that it is kept.
 cache=${CHRONIK_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/chronik-tests}
 mkdir -p "$cache"

@@ -9,13 +9,13 @@ set -u
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 broker=${1:?usage: python.sh HOST:PORT}
-need python3 python3
+need_venv
 
 venv=$cache/python-$(cksum <"$here/python/requirements.txt" | cut -d' ' -f1)
 if [ ! -f "$venv/.complete" ]; then
     echo "installing $(tr '\n' ' ' <"$here/python/requirements.txt")into $venv"
-    python3 -m venv "$venv" 2>/dev/null || { need pyvenv python3-venv && python3 -m venv "$venv"; }
-    if ! "$venv/bin/pip" install -q --disable-pip-version-check -r "$here/python/requirements.txt"; then
+    if ! python3 -m venv "$venv" ||
+        ! "$venv/bin/pip" install -q --disable-pip-version-check -r "$here/python/requirements.txt"; then
         echo "error: pip could not install the Python clients"
         exit 1
     fi
