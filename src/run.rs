@@ -17,8 +17,9 @@ use rt::uring;
 use rt::Shard;
 use shards::config::Settings;
 use shards::meta::NodeId;
-use shards::options::Options;
+use shards::options::{Acknowledge, Options};
 
+use crate::cli;
 use crate::config::{self, Config, Resolved, Sources};
 use crate::failure::{Exit, Failure};
 use crate::folder::DataFolder;
@@ -40,12 +41,21 @@ pub fn run(resolved: Resolved, sources: Sources) -> Result<(), Failure> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    if config.acknowledge == Acknowledge::Relaxed {
+        tracing::warn!(
+            "flush = relaxed: a crash can lose records that producers were told are in; \
+             `flush = always` answers when they are on disk"
+        );
+    }
     // The soft limit is often 1024, for programs that use `select`; the hard one counts.
     if let Err(error) = rt::raise_open_files() {
         tracing::warn!("the limit of open files stays as it is: {error}");
     }
     preflight()?;
     let _folder = DataFolder::claim(&config.data_dir)?;
+    if let Some(warning) = cli::file_system_warning(&config.data_dir) {
+        tracing::warn!("{warning}");
+    }
     let port = PortClaim::new(config.bind_addr, config.kafka_port)?;
     let options = Arc::new(broker_options(&config, port.address())?);
     warn_of_unknown_name(options.advertised_addr.clone(), port.address().port());
@@ -60,7 +70,8 @@ pub fn run(resolved: Resolved, sources: Sources) -> Result<(), Failure> {
         bind: SocketAddr::new(config.bind_addr, port.address().port()),
         dual_stack: config.bind_addr.is_unspecified() && port.address().is_ipv6(),
         advertised: advertised(&options, port.address().port()),
-        relaxed: options.acknowledge == shards::options::Acknowledge::Relaxed,
+        http_on_kafka_port: config.http_on_kafka_port,
+        relaxed: options.acknowledge == Acknowledge::Relaxed,
     };
     let start = Start { options, stop, screen, port: Arc::new(Mutex::new(Some(port))) };
     serve(launch, start)
@@ -205,6 +216,8 @@ fn broker_options(config: &Config, bound: SocketAddr) -> Result<Options, Failure
     Ok(Options {
         bind_addr: bound.ip(),
         kafka_port: bound.port(),
+        admin_port: config.admin_port,
+        http_on_kafka_port: config.http_on_kafka_port,
         advertised_addr: config.advertised_addr.clone(),
         advertised_port: config.advertised_port,
         settings,
@@ -214,6 +227,7 @@ fn broker_options(config: &Config, bound: SocketAddr) -> Result<Options, Failure
         cache_bytes: config.cache_memory_bytes,
         request_memory_bytes: config.request_memory_bytes,
         disk_reserve_bytes: config.disk_reserve_bytes,
+        consumer_lag_series_max: config.consumer_lag_series_max,
         ..Options::new(node, config.data_dir.clone())
     })
 }
@@ -269,13 +283,20 @@ fn warn_of_unknown_name(host: Option<String>, port: u16) {
 
 fn refused(options: &Options, error: &StartError) -> Failure {
     let exit = match error {
-        StartError::Port(_) => Exit::Machine,
+        StartError::Port(_) | StartError::AdminPort { .. } => Exit::Machine,
         StartError::Submit(_) => Exit::Failed,
         _ => Exit::DataFolder,
     };
     let data = options.data_dir.display();
-    Failure::new(exit, format!("the broker cannot start: {error}"))
-        .detail(format!("data folder {data}"))
+    let failure = Failure::new(exit, format!("the broker cannot start: {error}"))
+        .detail(format!("data folder {data}"));
+    match error.is_no_space() {
+        true => failure.hint(
+            "free some space, or name a folder on a larger disk with --data-dir; a smaller \
+             wal_budget_bytes makes the log smaller, but not that of a folder in use",
+        ),
+        false => failure,
+    }
 }
 
 fn machine(what: &str, error: &std::io::Error) -> Failure {

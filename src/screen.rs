@@ -20,6 +20,7 @@ pub struct Screen {
     /// `None`: each client is told the address that its own connection reached.
     pub advertised: Option<String>,
     pub relaxed: bool,
+    pub http_on_kafka_port: bool,
 }
 
 impl Screen {
@@ -45,7 +46,7 @@ impl Screen {
         line("kafka", format!("{}{both}", self.bind));
         let told = self.advertised.clone();
         line("advertised", told.unwrap_or("the address that each client reached".into()));
-        line("metrics", format!("http://{}/metrics", self.local()));
+        line("metrics", self.metrics(ready));
         out
     }
 
@@ -73,11 +74,19 @@ impl Screen {
         }
     }
 
-    /// Where this machine itself reaches the port.
-    fn local(&self) -> String {
+    fn metrics(&self, ready: &Ready) -> String {
+        let kafka = self.http_on_kafka_port.then_some(self.bind.port());
+        match ready.admin_port.or(kafka) {
+            Some(port) => format!("http://{}/metrics", self.local(port)),
+            None => "nowhere: http_on_kafka_port is false, and there is no admin_port".into(),
+        }
+    }
+
+    /// Where this machine itself reaches a port.
+    fn local(&self, port: u16) -> String {
         match self.bind.ip().is_unspecified() {
-            true => format!("localhost:{}", self.bind.port()),
-            false => self.bind.to_string(),
+            true => format!("localhost:{port}"),
+            false => SocketAddr::new(self.bind.ip(), port).to_string(),
         }
     }
 }

@@ -20,7 +20,7 @@ use shards::{listen, node};
 use thiserror::Error;
 use uuid::Uuid;
 use wal::layout::{Layout, LayoutError};
-use wal::{Flush, Owner, Wal, WalOptions};
+use wal::{Flush, Owner, RecoveryReport, Wal, WalError, WalOptions};
 
 pub use identity::{Identity, IdentityError};
 
@@ -32,7 +32,7 @@ pub enum StartError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error("write-ahead log: {0}")]
-    Wal(#[from] wal::WalError),
+    Wal(#[from] WalError),
     #[error("write-ahead log: {0}")]
     Layout(#[from] LayoutError),
     #[error(transparent)]
@@ -41,6 +41,22 @@ pub enum StartError {
     Submit(#[from] shards::api::SubmitError),
     #[error("the Kafka port cannot be bound: {0}")]
     Port(io::Error),
+    #[error("admin_port {port} cannot be bound: {error}; choose another")]
+    AdminPort { port: u16, error: io::Error },
+}
+
+impl StartError {
+    /// The disk has no room for what a start must write.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            StartError::Folder(error) => error.kind() == io::ErrorKind::StorageFull,
+            StartError::Layout(LayoutError::Disk(error))
+            | StartError::Wal(WalError::Disk(error) | WalError::Poisoned(error)) => {
+                error.is_no_space()
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What the operator is told once the broker serves.
@@ -49,6 +65,7 @@ pub struct Ready {
     pub node_id: i32,
     pub cluster_id: String,
     pub kafka_port: u16,
+    pub admin_port: Option<u16>,
     pub flush: Flush,
     /// What the start-up probe measured, in words.
     pub flush_cost: String,
@@ -86,12 +103,13 @@ pub async fn start(
     if shard.id() == ShardId(0) {
         let newly_founded = found(&broker, &data, &prepared.identity).await?;
         register(&broker, &prepared.identity).await?;
-        open_port(&broker).await?;
+        let admin_port = open_ports(&broker).await?;
         let cluster_id = broker.image().cluster_id();
         on_ready(Ready {
             node_id: prepared.identity.node_id,
             cluster_id,
             kafka_port: broker.port(),
+            admin_port,
             flush: prepared.flush,
             flush_cost,
             newly_founded,
@@ -159,6 +177,7 @@ async fn start_shard(
     let wal_options = wal_options(options, shard.count(), prepared.flush);
     let (wal, recovered) =
         Wal::open(shard, folder, wal_options, layout.identity(shard.id())).await?;
+    report(shard, &recovered.report);
     let start = node::Start {
         shard: shard.clone(),
         options: options.clone(),
@@ -168,6 +187,25 @@ async fn start_shard(
         founded: prepared.identity.founded,
     };
     Ok(node::start(start).await?)
+}
+
+/// What an operator should know of the log that was read back.
+fn report(shard: &Shard, report: &RecoveryReport) {
+    for damage in &report.damage {
+        tracing::error!(
+            "the log of shard {} has lost something: {damage}; `chronik-server inspect wal` shows \
+             what is left",
+            shard.id()
+        );
+    }
+    if !report.fresh {
+        let ended = if report.stopped { "stopped in order" } else { "not stopped in order" };
+        let (records, files, took) = (report.records, report.files, report.took);
+        tracing::info!(
+            "log of shard {}: {records} records in {files} files read back in {took:.1?}, {ended}",
+            shard.id()
+        );
+    }
 }
 
 /// Founds a cluster of one if this node belongs to none; true if it did.
@@ -204,13 +242,19 @@ async fn register(broker: &Broker, identity: &Identity) -> Result<(), StartError
     Ok(())
 }
 
-/// Opens the Kafka port on every shard. Every partition that is placed here leads by now.
-async fn open_port(broker: &Broker) -> Result<(), StartError> {
+/// Opens the Kafka port on every shard, and the admin port on this one, if there is to be one; gives
+/// its number. Every partition that is placed here leads by now.
+async fn open_ports(broker: &Broker) -> Result<Option<u16>, StartError> {
+    let admin = |port| {
+        let bound = listen::open_admin(broker, port);
+        bound.map_err(|error| StartError::AdminPort { port, error })
+    };
+    let admin_port = broker.options().admin_port.map(admin).transpose()?;
     let port = broker.options().kafka_port;
     let opened = broker.call_all(move |broker| async move { listen::open(&broker, port) }).await;
     for one in opened {
         one.map_err(StartError::Port)?;
     }
     tracing::info!("Bootstrap complete for node {}", broker.node_id());
-    Ok(())
+    Ok(admin_port)
 }

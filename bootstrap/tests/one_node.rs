@@ -20,15 +20,16 @@ use net::client::Client;
 use rt::sim::{CrashKind, World, WorldOptions};
 use rt::Shard;
 use shards::meta::NodeId;
-use shards::options::Options;
+use shards::options::{Acknowledge, Options};
 
 const PORT: u16 = 9092;
 const LIMIT: Duration = Duration::from_secs(120);
 
-async fn broker(shard: Shard) {
+async fn broker(shard: Shard, acknowledge: Acknowledge) {
     let mut options = Options::new(NodeId(1), PathBuf::from("/data"));
     options.wal_budget_bytes = 64 << 20;
     options.disk_reserve_bytes = 0;
+    options.acknowledge = acknowledge;
     let started = bootstrap::start(&shard, &Arc::new(options), |_| {}).await;
     let _broker = started.expect("the node starts");
     std::future::pending::<()>().await
@@ -90,8 +91,16 @@ async fn create(client: &mut Client) {
 }
 
 fn world(seed: u64, shards: u16) -> (World, rt::sim::NodeId, SocketAddr) {
+    world_that_answers(seed, shards, Acknowledge::Durable)
+}
+
+fn world_that_answers(
+    seed: u64,
+    shards: u16,
+    acknowledge: Acknowledge,
+) -> (World, rt::sim::NodeId, SocketAddr) {
     let world = World::new(seed, WorldOptions::default());
-    let node = world.add_node("broker", shards, broker);
+    let node = world.add_node("broker", shards, move |shard| broker(shard, acknowledge));
     let address = SocketAddr::new(world.address(node), PORT);
     (world, node, address)
 }
@@ -157,4 +166,94 @@ fn the_port_is_reachable_only_when_the_node_serves() {
         }
     });
     assert!(world.run_until(|_| served.load(Ordering::SeqCst) == 1, LIMIT));
+}
+
+/// How long one write to the disk takes in the test below.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Produces one record on a disk that is slow from then on. Gives how long its answer took, and how
+/// many bytes could be read behind the record before it, half a second after the answer.
+fn produce_on_a_slow_disk(
+    world: &World,
+    node: rt::sim::NodeId,
+    address: SocketAddr,
+) -> (Duration, usize) {
+    // 0: not yet. 1: the first record is in. 2: the disk is slow. 3: done.
+    let stage = Arc::new(AtomicU64::new(0));
+    let (took_ns, readable) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let shared = (stage.clone(), took_ns.clone(), readable.clone());
+    world.add_node("producer", 1, move |shard: Shard| {
+        let (stage, took_ns, readable) = shared.clone();
+        async move {
+            let mut client = connect(&shard, address).await;
+            create(&mut client).await;
+            assert_eq!(produce(&mut client, "before").await, (0, 0));
+            stage.store(1, Ordering::SeqCst);
+            while stage.load(Ordering::SeqCst) < 2 {
+                shard.sleep(Duration::from_millis(1)).await;
+            }
+            let began = shard.now();
+            assert_eq!(produce(&mut client, "slow").await, (0, 1));
+            took_ns.store((shard.now() - began).as_nanos() as u64, Ordering::SeqCst);
+            readable.store(fetch(&mut client, 1).await.len() as u64, Ordering::SeqCst);
+            stage.store(3, Ordering::SeqCst);
+        }
+    });
+    let reached = |wanted| {
+        let stage = stage.clone();
+        move |_: &World| stage.load(Ordering::SeqCst) == wanted
+    };
+    assert!(world.run_until(reached(1), LIMIT), "the first produce hangs");
+    let mut faults = world.disk(node).faults();
+    faults.slow_by_ns = SLOW.as_nanos() as u64;
+    world.disk(node).set_faults(faults);
+    stage.store(2, Ordering::SeqCst);
+    assert!(world.run_until(reached(3), LIMIT), "the produce hangs");
+    let took = Duration::from_nanos(took_ns.load(Ordering::SeqCst));
+    (took, readable.load(Ordering::SeqCst) as usize)
+}
+
+#[test]
+fn a_durable_answer_waits_for_the_disk_and_a_relaxed_one_does_not() {
+    let (world, node, address) = world(3, 1);
+    let (took, readable) = produce_on_a_slow_disk(&world, node, address);
+    assert!(took >= SLOW, "answered after {took:?}");
+    assert!(readable > 0, "what is answered is committed");
+
+    for seed in 0..4 {
+        let (world, node, address) = world_that_answers(seed, 1, Acknowledge::Relaxed);
+        let (took, readable) = produce_on_a_slow_disk(&world, node, address);
+        assert!(took < SLOW, "answered after {took:?}");
+        // Raft is told what is durable and nothing else, so consumers wait.
+        assert_eq!(readable, 0, "a record that is not durable was shown");
+        let mut faults = world.disk(node).faults();
+        faults.slow_by_ns = 0;
+        world.disk(node).set_faults(faults);
+        // The answered record may be lost. What is there afterwards is a log without a gap.
+        world.crash(node, CrashKind::PowerCut);
+        world.restart(node);
+        let read = Arc::new(AtomicU64::new(0));
+        let reading = read.clone();
+        world.add_node("reader", 1, move |shard: Shard| {
+            let read = reading.clone();
+            async move {
+                let mut client = connect(&shard, address).await;
+                let (error, next) = produce(&mut client, "after").await;
+                assert!(error == 0 && (next == 1 || next == 2), "{error} {next}");
+                let mut batches = 0;
+                while batches <= next {
+                    let mut records = fetch(&mut client, batches).await;
+                    while !records.is_empty() {
+                        let batch = net::batch::Batch::split_from(&mut records).expect("whole");
+                        batch.check_crc().expect("intact");
+                        assert_eq!(batch.header.base_offset, batches);
+                        batches += 1;
+                    }
+                }
+                read.store(1, Ordering::SeqCst);
+            }
+        });
+        let done = read.clone();
+        assert!(world.run_until(|_| done.load(Ordering::SeqCst) == 1, LIMIT), "seed {seed}");
+    }
 }

@@ -19,12 +19,12 @@ pub struct Stats {
     /// Closed because of what the client sent: frames, headers, bodies.
     pub connections_refused: Cell<u64>,
     pub connections_idle_closed: Cell<u64>,
-    /// Closed because a frame came too slowly, or an answer was not taken.
-    pub connections_stalled_closed: Cell<u64>,
     pub tls_hellos: Cell<u64>,
     pub http_requests: Cell<u64>,
     pub bytes_in: Cell<u64>,
     pub bytes_out: Cell<u64>,
+    /// Large requests that were left in their sockets until memory was free.
+    pub memory_waits: Cell<u64>,
     apis: Vec<RefCell<ApiStats>>,
 }
 
@@ -53,11 +53,11 @@ impl Stats {
             connections_open: Cell::new(0),
             connections_refused: Cell::new(0),
             connections_idle_closed: Cell::new(0),
-            connections_stalled_closed: Cell::new(0),
             tls_hellos: Cell::new(0),
             http_requests: Cell::new(0),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
+            memory_waits: Cell::new(0),
             apis: APIS.iter().map(|_| RefCell::default()).collect(),
         }
     }
@@ -89,11 +89,11 @@ impl Stats {
             connections_open: self.connections_open.get(),
             connections_refused: self.connections_refused.get(),
             connections_idle_closed: self.connections_idle_closed.get(),
-            connections_stalled_closed: self.connections_stalled_closed.get(),
             tls_hellos: self.tls_hellos.get(),
             http_requests: self.http_requests.get(),
             bytes_in: self.bytes_in.get(),
             bytes_out: self.bytes_out.get(),
+            memory_waits: self.memory_waits.get(),
             apis: apis.collect(),
         }
     }
@@ -106,11 +106,11 @@ pub struct Snapshot {
     pub connections_open: u64,
     pub connections_refused: u64,
     pub connections_idle_closed: u64,
-    pub connections_stalled_closed: u64,
     pub tls_hellos: u64,
     pub http_requests: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
+    pub memory_waits: u64,
     pub apis: Vec<ApiSnapshot>,
 }
 

@@ -69,6 +69,12 @@ pub fn payload_of(body: &Bytes) -> Bytes {
     body.slice(DESCRIPTOR_BYTES..)
 }
 
+/// Kind and payload of an entry, from the body of its append record; `None` if it is no entry.
+pub fn entry_of(body: &Bytes) -> Option<(EntryKind, Bytes)> {
+    let (kind, _) = decode(body)?;
+    Some((kind, payload_of(body)))
+}
+
 /// Encodes kind and descriptor.
 pub(crate) fn encode(kind: EntryKind, descriptor: &Descriptor) -> [u8; DESCRIPTOR_BYTES] {
     let (code, subkind) = match kind {

@@ -19,7 +19,7 @@ mod head;
 mod machine;
 pub mod transport;
 
-pub use entry::{payload_of, Descriptor, EntryKind, Proposal, DESCRIPTOR_BYTES};
+pub use entry::{entry_of, payload_of, Descriptor, EntryKind, Proposal, DESCRIPTOR_BYTES};
 pub use groups::{Groups, GroupsOptions, Outbound};
 pub use head::{decode_checkpoint, HeadError, RaftHead};
 pub use machine::{Committed, Leadership, Machine, Payload};

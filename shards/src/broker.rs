@@ -81,7 +81,7 @@ impl Broker {
         let slots = config.fetch_sessions_max as usize / usize::from(parts.shard.count());
         let shares = u64::from(parts.shard.count());
         let network = net::Network::new(
-            limits(&config),
+            limits(&config, &parts.options),
             (parts.options.request_memory_bytes / shares) as usize,
         );
         let inner = Inner {
@@ -331,11 +331,12 @@ impl Broker {
     }
 }
 
-fn limits(config: &BrokerConfig) -> net::Limits {
+fn limits(config: &BrokerConfig, options: &Options) -> net::Limits {
     let idle_ms = u64::try_from(config.connections_max_idle_ms).unwrap_or(u64::MAX);
     net::Limits {
         frame_max_bytes: config.socket_request_max_bytes,
         idle: Duration::from_millis(idle_ms),
+        http_sniffing: options.http_on_kafka_port,
         ..net::Limits::default()
     }
 }

@@ -29,7 +29,7 @@ use crate::node::META_OWNER;
 /// A snapshot is written after this many commands.
 const SNAPSHOT_COMMANDS: u64 = 512;
 /// The kind of control entry that carries a command.
-const COMMAND: u8 = 1;
+pub(crate) const COMMAND: u8 = 1;
 /// Where the snapshot files are, below the data folder.
 pub const FOLDER: &str = "meta";
 
@@ -228,7 +228,8 @@ fn file_name(index: Index) -> String {
     format!("{:020}.snapshot", index.0)
 }
 
-async fn load(data: &Dir, app: &Bytes) -> Result<State, ControllerError> {
+/// The state of the snapshot file that a checkpoint names.
+pub(crate) async fn load(data: &Dir, app: &Bytes) -> Result<State, ControllerError> {
     let name = String::from_utf8(app.to_vec())
         .map_err(|_| ControllerError::Damaged("its checkpoint names no file".to_owned()))?;
     let folder = data.open_subdir(FOLDER).await?;

@@ -24,8 +24,7 @@ pub async fn handle(broker: Broker, request: HttpRequest) -> HttpAnswer {
 }
 
 async fn metrics(broker: &Broker) -> HttpAnswer {
-    let samples = crate::observe::all_shards(broker).await;
-    let body = samples.text().into();
+    let body = crate::observe::scrape(broker).await.into();
     HttpAnswer { status: 200, content_type: METRICS_TEXT, body }
 }
 

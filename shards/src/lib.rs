@@ -17,6 +17,8 @@ pub mod metrics;
 pub mod node;
 mod observe;
 mod observe_io;
+mod observe_node;
+pub mod offline;
 mod offsets;
 pub mod options;
 pub mod partition;

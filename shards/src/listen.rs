@@ -82,6 +82,40 @@ pub fn open(broker: &Broker, port: u16) -> io::Result<()> {
     Ok(())
 }
 
+/// Binds the listener that answers HTTP and nothing else, on the shard that is asked, and gives the
+/// port that was bound.
+pub fn open_admin(broker: &Broker, port: u16) -> io::Result<u16> {
+    let addr = SocketAddr::new(broker.options().bind_addr, port);
+    let listener = broker.shard().listen(listen_options(addr, false))?;
+    let bound = listener.local_addr().port();
+    broker.shard().spawn(accept_http(broker.clone(), listener)).detach();
+    Ok(bound)
+}
+
+async fn accept_http(broker: Broker, listener: Listener) {
+    loop {
+        let accepted = match rt::either(listener.accept(), broker.stopped()).await {
+            rt::Either::Left(Ok(accepted)) => accepted,
+            rt::Either::Left(Err(error)) => {
+                tracing::warn!("a connection was not accepted: {error}");
+                broker.shard().sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+            rt::Either::Right(()) => return,
+        };
+        let serving = broker.clone();
+        let serve = async move {
+            let shard = serving.shard();
+            let stream = shard.adopt(accepted);
+            let service = Rc::new(Service::new(serving.clone()));
+            let first = bytes::Bytes::new();
+            let http = net::http::serve(shard, &stream, first, serving.network(), service);
+            rt::either(http, serving.stopped()).await;
+        };
+        broker.shard().spawn(serve).detach();
+    }
+}
+
 async fn accept(broker: Broker, listener: Listener) {
     let loads = Loads::of(&broker);
     while !broker.is_stopping() {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// What Prometheus is told a family is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,29 +26,70 @@ impl Kind {
     }
 }
 
-/// Upper bounds of the latency buckets, in microseconds: 50 us to 10 s.
-pub const LATENCY_BOUNDS_US: [u64; 17] = [
-    50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
+/// Upper bounds of the latency buckets, in microseconds: 20 us to 10 s.
+const LATENCY_BOUNDS_US: [u64; BOUNDS] = [
+    20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
     1_000_000, 2_000_000, 5_000_000, 10_000_000,
 ];
 
-/// A latency histogram cut into buckets.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Buckets {
-    /// One count for each of [`LATENCY_BOUNDS_US`], not cumulative; the last is for all above.
-    counts: [u64; LATENCY_BOUNDS_US.len() + 1],
-    sum_us: u64,
+/// Upper bounds of the size buckets, in bytes: 128 to 16 MiB, each twice the one before.
+const SIZE_BOUNDS_BYTES: [u64; BOUNDS] = {
+    let mut bounds = [128; BOUNDS];
+    let mut at = 1;
+    while at < BOUNDS {
+        bounds[at] = bounds[at - 1] * 2;
+        at += 1;
+    }
+    bounds
+};
+
+const BOUNDS: usize = 18;
+
+/// What a histogram is of, which says how it is cut into buckets and printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scale {
+    /// Recorded in microseconds, printed in seconds.
+    Seconds,
+    Bytes,
+}
+
+impl Scale {
+    fn bounds(self) -> &'static [u64; BOUNDS] {
+        match self {
+            Scale::Seconds => &LATENCY_BOUNDS_US,
+            Scale::Bytes => &SIZE_BOUNDS_BYTES,
+        }
+    }
+
+    fn printed(self, value: u64) -> f64 {
+        match self {
+            Scale::Seconds => value as f64 / 1e6,
+            Scale::Bytes => value as f64,
+        }
+    }
+}
+
+/// A histogram cut into buckets.
+#[derive(Clone, Debug, PartialEq)]
+struct Buckets {
+    scale: Scale,
+    /// One count for each of the scale's bounds, not cumulative; the last is for all above.
+    counts: [u64; BOUNDS + 1],
+    sum: u64,
 }
 
 impl Buckets {
-    /// Cuts a histogram of microseconds into our buckets.
-    pub fn of(histogram: &hdrhistogram::Histogram<u64>) -> Buckets {
-        let mut buckets = Buckets::default();
+    fn empty(scale: Scale) -> Buckets {
+        Buckets { scale, counts: [0; BOUNDS + 1], sum: 0 }
+    }
+
+    fn of(histogram: &hdrhistogram::Histogram<u64>, scale: Scale) -> Buckets {
+        let mut buckets = Buckets::empty(scale);
         for value in histogram.iter_recorded() {
-            let us = value.value_iterated_to();
-            let at = LATENCY_BOUNDS_US.partition_point(|bound| *bound < us);
+            let recorded = value.value_iterated_to();
+            let at = scale.bounds().partition_point(|bound| *bound < recorded);
             buckets.counts[at] += value.count_at_value();
-            buckets.sum_us += us * value.count_at_value();
+            buckets.sum += recorded * value.count_at_value();
         }
         buckets
     }
@@ -56,7 +98,7 @@ impl Buckets {
         for (mine, other) in self.counts.iter_mut().zip(other.counts) {
             *mine += other;
         }
-        self.sum_us += other.sum_us;
+        self.sum += other.sum;
     }
 }
 
@@ -70,8 +112,7 @@ enum Value {
 struct Family {
     help: &'static str,
     kind: Kind,
-    /// By label text, `topic="t",partition="0"`; empty without labels.
-    samples: BTreeMap<String, Value>,
+    samples: BTreeMap<Labels, Value>,
 }
 
 /// What one shard (or all of them, merged) has counted.
@@ -80,8 +121,29 @@ pub struct Samples {
     families: BTreeMap<&'static str, Family>,
 }
 
-/// Label names and values, in the order in which they are written.
-pub type Labels<'a> = &'a [(&'a str, &'a str)];
+/// The labels of a sample as they are written, `topic="t",partition="0"`; empty without labels. Made
+/// once and used for many samples.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Labels(Arc<str>);
+
+impl Labels {
+    pub fn none() -> Labels {
+        Labels::default()
+    }
+
+    /// Names and values, in the order in which they are written.
+    pub fn of(labels: &[(&str, &str)]) -> Labels {
+        let mut text = String::new();
+        for (name, value) in labels {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+            let _ = write!(text, "{name}=\"{value}\"");
+        }
+        Labels(text.into())
+    }
+}
 
 impl Samples {
     /// Adds `value` to a counter or gauge; the same labels on several shards add up.
@@ -90,36 +152,56 @@ impl Samples {
         name: &'static str,
         help: &'static str,
         kind: Kind,
-        labels: Labels,
+        labels: &Labels,
         value: f64,
     ) {
         let family = self.family(name, help, kind);
-        match family.samples.entry(label_text(labels)).or_insert(Value::Number(0.0)) {
+        match family.samples.entry(labels.clone()).or_insert(Value::Number(0.0)) {
             Value::Number(number) => *number += value,
             Value::Buckets(_) => debug_assert!(false, "{name} is a histogram"),
         }
     }
 
-    pub fn counter(&mut self, name: &'static str, help: &'static str, labels: Labels, value: u64) {
+    pub fn counter(&mut self, name: &'static str, help: &'static str, labels: &Labels, value: u64) {
         self.add(name, help, Kind::Counter, labels, value as f64);
     }
 
-    pub fn gauge(&mut self, name: &'static str, help: &'static str, labels: Labels, value: f64) {
+    pub fn gauge(&mut self, name: &'static str, help: &'static str, labels: &Labels, value: f64) {
         self.add(name, help, Kind::Gauge, labels, value);
     }
 
-    /// Adds a histogram of seconds.
+    /// Adds a histogram of times, recorded in microseconds.
     pub fn latency(
         &mut self,
         name: &'static str,
         help: &'static str,
-        labels: Labels,
+        labels: &Labels,
         histogram: &hdrhistogram::Histogram<u64>,
     ) {
-        let buckets = Buckets::of(histogram);
+        self.histogram(name, help, labels, Buckets::of(histogram, Scale::Seconds));
+    }
+
+    /// Adds a histogram of sizes.
+    pub fn sizes(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &Labels,
+        histogram: &hdrhistogram::Histogram<u64>,
+    ) {
+        self.histogram(name, help, labels, Buckets::of(histogram, Scale::Bytes));
+    }
+
+    fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: &Labels,
+        buckets: Buckets,
+    ) {
         let family = self.family(name, help, Kind::Histogram);
-        let empty = || Value::Buckets(Box::default());
-        match family.samples.entry(label_text(labels)).or_insert_with(empty) {
+        let empty = || Value::Buckets(Box::new(Buckets::empty(buckets.scale)));
+        match family.samples.entry(labels.clone()).or_insert_with(empty) {
             Value::Buckets(all) => all.merge(&buckets),
             Value::Number(_) => debug_assert!(false, "{name} is not a histogram"),
         }
@@ -149,8 +231,8 @@ impl Samples {
             let _ = writeln!(out, "# TYPE {name} {}", family.kind.name());
             for (labels, value) in &family.samples {
                 match value {
-                    Value::Number(number) => write_sample(&mut out, name, "", labels, *number),
-                    Value::Buckets(buckets) => write_histogram(&mut out, name, labels, buckets),
+                    Value::Number(number) => write_sample(&mut out, name, "", &labels.0, *number),
+                    Value::Buckets(buckets) => write_histogram(&mut out, name, &labels.0, buckets),
                 }
             }
         }
@@ -163,18 +245,6 @@ impl Samples {
     }
 }
 
-fn label_text(labels: Labels) -> String {
-    let mut text = String::new();
-    for (name, value) in labels {
-        if !text.is_empty() {
-            text.push(',');
-        }
-        let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
-        let _ = write!(text, "{name}=\"{value}\"");
-    }
-    text
-}
-
 fn write_sample(out: &mut String, name: &str, suffix: &str, labels: &str, value: f64) {
     let _ = match labels.is_empty() {
         true => writeln!(out, "{name}{suffix} {value}"),
@@ -185,16 +255,17 @@ fn write_sample(out: &mut String, name: &str, suffix: &str, labels: &str, value:
 fn write_histogram(out: &mut String, name: &str, labels: &str, buckets: &Buckets) {
     let comma = if labels.is_empty() { "" } else { "," };
     let mut cumulative = 0;
-    for (bound, count) in LATENCY_BOUNDS_US.iter().zip(buckets.counts) {
+    let scale = buckets.scale;
+    for (bound, count) in scale.bounds().iter().zip(buckets.counts) {
         cumulative += count;
-        let seconds = *bound as f64 / 1e6;
-        let labels = format!("{labels}{comma}le=\"{seconds}\"");
+        let bound = scale.printed(*bound);
+        let labels = format!("{labels}{comma}le=\"{bound}\"");
         write_sample(out, name, "_bucket", &labels, cumulative as f64);
     }
-    cumulative += buckets.counts[LATENCY_BOUNDS_US.len()];
+    cumulative += buckets.counts[BOUNDS];
     let all = format!("{labels}{comma}le=\"+Inf\"");
     write_sample(out, name, "_bucket", &all, cumulative as f64);
-    write_sample(out, name, "_sum", labels, buckets.sum_us as f64 / 1e6);
+    write_sample(out, name, "_sum", labels, scale.printed(buckets.sum));
     write_sample(out, name, "_count", labels, cumulative as f64);
 }
 
@@ -205,8 +276,10 @@ mod tests {
     #[test]
     fn labels_come_in_the_order_given_and_are_escaped() {
         let mut samples = Samples::default();
-        samples.gauge("raft_term", "h", &[("topic", "__meta"), ("partition", "0")], 7.0);
-        samples.gauge("raft_term", "h", &[("topic", "a\"b\\"), ("partition", "1")], 1.0);
+        let labels = Labels::of(&[("topic", "__meta"), ("partition", "0")]);
+        samples.gauge("raft_term", "h", &labels, 7.0);
+        let labels = Labels::of(&[("topic", "a\"b\\"), ("partition", "1")]);
+        samples.gauge("raft_term", "h", &labels, 1.0);
         let text = samples.text();
         assert!(text.contains("\nraft_term{topic=\"__meta\",partition=\"0\"} 7\n"), "{text}");
         assert!(text.contains("raft_term{topic=\"a\\\"b\\\\\",partition=\"1\"} 1\n"), "{text}");
@@ -218,8 +291,8 @@ mod tests {
         histogram.record(40).unwrap();
         histogram.record(30_000_000).unwrap();
         let mut one = Samples::default();
-        one.counter("c_total", "h", &[], 2);
-        one.latency("l_seconds", "h", &[("api", "Fetch")], &histogram);
+        one.counter("c_total", "h", &Labels::none(), 2);
+        one.latency("l_seconds", "h", &Labels::of(&[("api", "Fetch")]), &histogram);
         let mut both = one.clone();
         both.merge(one);
         let text = both.text();
@@ -228,5 +301,21 @@ mod tests {
         assert!(text.contains("l_seconds_bucket{api=\"Fetch\",le=\"10\"} 2\n"), "{text}");
         assert!(text.contains("l_seconds_bucket{api=\"Fetch\",le=\"+Inf\"} 4\n"), "{text}");
         assert!(text.contains("l_seconds_count{api=\"Fetch\"} 4\n"), "{text}");
+    }
+
+    #[test]
+    fn sizes_are_cut_at_powers_of_two() {
+        let mut histogram = hdrhistogram::Histogram::new(3).unwrap();
+        for size in [100, 128, 129, 64 << 20] {
+            histogram.record(size).unwrap();
+        }
+        let mut samples = Samples::default();
+        samples.sizes("s_bytes", "h", &Labels::none(), &histogram);
+        let text = samples.text();
+        for line in ["s_bytes_bucket{le=\"128\"} 2", "s_bytes_bucket{le=\"256\"} 3"] {
+            assert!(text.lines().any(|found| found == line), "{text}");
+        }
+        assert!(text.contains("s_bytes_bucket{le=\"16777216\"} 3\n"), "{text}");
+        assert!(text.contains("s_bytes_bucket{le=\"+Inf\"} 4\n"), "{text}");
     }
 }

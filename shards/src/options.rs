@@ -34,6 +34,10 @@ pub struct Options {
     pub data_dir: PathBuf,
     pub bind_addr: IpAddr,
     pub kafka_port: u16,
+    /// A listener of its own for metrics and health.
+    pub admin_port: Option<u16>,
+    /// Whether metrics and health are answered on the Kafka port too.
+    pub http_on_kafka_port: bool,
     /// None: the local address that the client's own connection reached.
     pub advertised_addr: Option<String>,
     /// None: the port that is bound.
@@ -55,6 +59,8 @@ pub struct Options {
     pub request_memory_bytes: u64,
     /// Produce is refused while the disk has less space left.
     pub disk_reserve_bytes: u64,
+    /// How many series of consumer lag the metrics show.
+    pub consumer_lag_series_max: u32,
 }
 
 impl Options {
@@ -64,6 +70,8 @@ impl Options {
             data_dir,
             bind_addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             kafka_port: 9092,
+            admin_port: None,
+            http_on_kafka_port: true,
             advertised_addr: None,
             advertised_port: None,
             settings: Settings::new(node),
@@ -74,6 +82,7 @@ impl Options {
             cache_bytes: 128 << 20,
             request_memory_bytes: 512 << 20,
             disk_reserve_bytes: 1 << 30,
+            consumer_lag_series_max: 10_000,
         }
     }
 }

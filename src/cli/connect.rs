@@ -33,18 +33,22 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(40);
 pub const LATEST: i64 = -1;
 pub const EARLIEST: i64 = -2;
 
-/// Adds `--bootstrap` to a command and the commands below it.
+/// What names the brokers to ask first. Not `CHRONIK_BOOTSTRAP`: that is the twin of the broker's own
+/// option `bootstrap`, which founds a cluster.
+const VARIABLE: &str = "CHRONIK_BOOTSTRAP_SERVER";
+
+/// Adds `--bootstrap-server` to a command and the commands below it.
 pub fn with_bootstrap(command: Command) -> Command {
     command.arg(
         Arg::new("bootstrap")
-            .long("bootstrap")
+            .long("bootstrap-server")
             .short('b')
-            .visible_alias("bootstrap-server")
+            .visible_alias("bootstrap")
             .value_name("HOST:PORT")
             .global(true)
             .help(format!(
                 "Brokers to ask first, separated by commas [default: {DEFAULT_BOOTSTRAP}] \
-                 [env: CHRONIK_BOOTSTRAP]"
+                 [env: {VARIABLE}]"
             )),
     )
 }
@@ -52,9 +56,7 @@ pub fn with_bootstrap(command: Command) -> Command {
 /// What the flag, the environment or the default says.
 pub fn bootstrap(matches: &ArgMatches) -> String {
     let named = matches.get_one::<String>("bootstrap").cloned();
-    named
-        .or_else(|| std::env::var("CHRONIK_BOOTSTRAP").ok())
-        .unwrap_or_else(|| DEFAULT_BOOTSTRAP.into())
+    named.or_else(|| std::env::var(VARIABLE).ok()).unwrap_or_else(|| DEFAULT_BOOTSTRAP.into())
 }
 
 /// Runs a command's body on one shard, on a thread of its own, and gives what it gives.
@@ -126,8 +128,8 @@ impl Session {
             }
         }
         Err(tried.hint(
-            "start one with `chronik-server standalone`, or name another with --bootstrap \
-             HOST:PORT",
+            "start one with `chronik-server standalone`, or name another with \
+             --bootstrap-server HOST:PORT",
         ))
     }
 
@@ -392,7 +394,7 @@ async fn connect(shard: &Shard, host: &str, port: u16) -> Result<Client, String>
 fn host_and_port(place: &str) -> Result<(String, u16), Failure> {
     let wrong = || {
         Failure::new(Exit::Usage, format!("`{place}` is not an address"))
-            .hint("--bootstrap takes HOST:PORT, for example localhost:9092 or [::1]:9092")
+            .hint("--bootstrap-server takes HOST:PORT, for example localhost:9092 or [::1]:9092")
     };
     if place.parse::<std::net::Ipv6Addr>().is_ok() {
         return Ok((place.to_owned(), KAFKA_PORT));

@@ -11,6 +11,7 @@ use wal::probe::Probe;
 use wal::Flush;
 
 use super::connect::on_shard;
+use super::machine;
 use super::options;
 use super::output::{print, Table};
 use crate::config::Config;
@@ -18,10 +19,8 @@ use crate::failure::{Exit, Failure};
 
 /// What the checks of `rt` are named, in the order of the table.
 const PREFLIGHT: [&str; 4] = ["io_uring", "memlock", "open files", "cpus"];
-const KERNEL_MIN: (u32, u32) = (5, 15);
 /// A durable write that takes longer makes every acknowledgement slow.
 const SLOW_WRITE_MICROS: u128 = 10_000;
-const NO_OVERCOMMIT: &str = "2";
 
 pub fn command() -> Command {
     let command = Command::new("doctor")
@@ -35,10 +34,9 @@ pub fn command() -> Command {
 
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let config = options::resolve(&options::sources(matches))?.config;
-    let mut checks = vec![kernel(&proc_file("kernel/osrelease"))];
+    let mut checks = vec![machine::kernel()];
     checks.extend(preflight(rt::preflight()));
-    checks.push(overcommit(&proc_file("vm/overcommit_memory")));
-    checks.push(congestion(&proc_file("net/ipv4/tcp_congestion_control")));
+    checks.extend(machine::checks());
     let can_run = checks.iter().all(|check| check.verdict != Verdict::Fail);
     checks.extend(folder(&config, can_run));
     print(&table(&checks));
@@ -54,7 +52,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+pub(super) enum Verdict {
     Ok,
     Warn,
     Fail,
@@ -72,20 +70,20 @@ impl Verdict {
 
 /// One line of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Check {
-    what: &'static str,
-    verdict: Verdict,
-    found: String,
+pub(super) struct Check {
+    pub what: &'static str,
+    pub verdict: Verdict,
+    pub found: String,
     /// What to change; empty if nothing.
-    change: String,
+    pub change: String,
 }
 
 impl Check {
-    fn ok(what: &'static str, found: impl Into<String>) -> Check {
+    pub fn ok(what: &'static str, found: impl Into<String>) -> Check {
         Check { what, verdict: Verdict::Ok, found: found.into(), change: String::new() }
     }
 
-    fn bad(
+    pub fn bad(
         what: &'static str,
         verdict: Verdict,
         found: impl Into<String>,
@@ -110,27 +108,6 @@ fn table(checks: &[Check]) -> String {
     }
 }
 
-fn proc_file(name: &str) -> String {
-    let text = std::fs::read_to_string(Path::new("/proc/sys").join(name));
-    text.map(|text| text.trim().to_owned()).unwrap_or_default()
-}
-
-fn kernel(release: &str) -> Check {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
-    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
-        return Check::ok("kernel", format!("unknown release `{release}`"));
-    };
-    match (major, minor) >= KERNEL_MIN {
-        true => Check::ok("kernel", format!("Linux {release}")),
-        false => Check::bad(
-            "kernel",
-            Verdict::Fail,
-            format!("Linux {release}"),
-            "Linux 5.15 or newer is needed for its io_uring",
-        ),
-    }
-}
-
 /// A line for each check of `rt`, which itself mentions only what is worth saying.
 fn preflight(findings: Vec<Finding>) -> Vec<Check> {
     let line = |what: &'static str| {
@@ -144,34 +121,6 @@ fn preflight(findings: Vec<Finding>) -> Vec<Check> {
         Check { what, verdict, found: finding.detail.clone(), change: finding.hint.clone() }
     };
     PREFLIGHT.map(line).into()
-}
-
-fn overcommit(mode: &str) -> Check {
-    match mode {
-        NO_OVERCOMMIT => Check::bad(
-            "overcommit",
-            Verdict::Warn,
-            "vm.overcommit_memory = 2: memory must be there before it is used",
-            "a broker reserves more than it uses, and an allocation that is refused ends it: \
-             `sysctl vm.overcommit_memory=0`, kept in /etc/sysctl.d",
-        ),
-        "" => Check::ok("overcommit", "unknown"),
-        mode => Check::ok("overcommit", format!("vm.overcommit_memory = {mode}")),
-    }
-}
-
-fn congestion(name: &str) -> Check {
-    match name {
-        "bbr" => Check::bad(
-            "congestion",
-            Verdict::Warn,
-            "bbr: connections within one machine are 30-45% slower than with cubic",
-            "where clients run beside the broker: `sysctl \
-             net.ipv4.tcp_congestion_control=cubic`, kept in /etc/sysctl.d",
-        ),
-        "" => Check::ok("congestion", "unknown"),
-        name => Check::ok("congestion", name),
-    }
 }
 
 /// The checks of the data folder: whether it can be written, how fast, and how much fits.
@@ -192,6 +141,7 @@ fn folder(config: &Config, can_run: bool) -> Vec<Check> {
             let needed = if is_new { config.wal_budget_bytes } else { 0 };
             vec![
                 Check::ok("data folder", at),
+                machine::file_system(&place),
                 disk(&probe),
                 free_space(space.available_bytes, config.disk_reserve_bytes, needed),
             ]
@@ -264,19 +214,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_old_kernel_fails_and_a_new_one_does_not() {
-        for (release, verdict) in [
-            ("5.15.0-91-generic", Verdict::Ok),
-            ("6.1.0", Verdict::Ok),
-            ("5.4.0-150", Verdict::Fail),
-            ("4.19", Verdict::Fail),
-            ("strange", Verdict::Ok),
-        ] {
-            assert_eq!(kernel(release).verdict, verdict, "{release}");
-        }
-    }
-
-    #[test]
     fn what_rt_does_not_mention_is_ok() {
         let finding = Finding {
             what: "memlock",
@@ -292,14 +229,6 @@ mod tests {
             "CHECK     VERDICT  FOUND\nio_uring  ok       enough\nmemlock   FAIL     only 64 KiB\n\n\
              what to change:\n  memlock: raise it\n"
         );
-    }
-
-    #[test]
-    fn settings_that_cost_are_warned_of() {
-        assert_eq!(overcommit("2").verdict, Verdict::Warn);
-        assert_eq!(overcommit("0").verdict, Verdict::Ok);
-        assert!(congestion("bbr").change.contains("cubic"));
-        assert_eq!(congestion("cubic").verdict, Verdict::Ok);
     }
 
     #[test]

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{value_parser, Arg, ArgAction, ArgMatches, Command};
 use rt::{Dir, Shard};
+use shards::broker::META_SHARD;
 use shards::log::{inspect_list, inspect_segment, BatchReport, SegmentReport};
-use shards::meta::{Image, State};
+use shards::meta::Image;
+use shards::offline::metadata;
 use wal::inspect::InspectOptions;
 use wal::layout::{hyphens, Layout};
 use wal::GroupId;
@@ -75,9 +77,8 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let _claim = match matches.get_flag("force-read") {
         true => None,
         false => Some(DataFolder::claim(&folder).map_err(|failure| {
-            failure.hint(
-                "stop that process first; --force-read reads without asking, and what it shows \
-                 may be torn",
+            failure.detail(
+                "--force-read reads it all the same, without the lock; what it shows may be torn",
             )
         })?),
     };
@@ -127,7 +128,7 @@ impl Job {
             print(&format!("== {part}\n"));
             match part {
                 "node" => show_node(&data, layout.as_ref()).await?,
-                "metadata" => show_metadata(&data).await?,
+                "metadata" => show_metadata(shard, &data, layout.as_ref()).await?,
                 "wal" => self.show_wal(shard, &data, layout.as_ref()).await?,
                 _ => self.show_segments(&data).await?,
             }
@@ -144,10 +145,7 @@ impl Job {
         let Some(layout) = layout else { return nothing() };
         for number in 0..layout.shards {
             print(&format!("shard {number}\n"));
-            let Some(wal) = subfolder(data, "wal").await? else { return nothing() };
-            let generation = layout.generation.to_string();
-            let Some(generation) = subfolder(&wal, &generation).await? else { return nothing() };
-            let Some(dir) = subfolder(&generation, &number.to_string()).await? else {
+            let Some(dir) = log_folder(data, layout, number).await? else {
                 nothing()?;
                 continue;
             };
@@ -235,23 +233,31 @@ async fn show_node(data: &Dir, layout: Option<&Layout>) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn show_metadata(data: &Dir) -> Result<(), Failure> {
-    let Some(dir) = subfolder(data, shards::controller::FOLDER).await? else {
-        print("no snapshot yet: all of it is in the write-ahead log, group 0 of shard 0\n");
-        return Ok(());
+/// The metadata as a start would find it: the snapshot that counts, and the log after it.
+async fn show_metadata(shard: &Shard, data: &Dir, layout: Option<&Layout>) -> Result<(), Failure> {
+    let log = match layout {
+        Some(layout) => log_folder(data, layout, META_SHARD.0).await?,
+        None => None,
     };
+    let Some(log) = log else { return nothing() };
     let failed = |error| unreadable("metadata", error);
-    let mut names: Vec<String> =
-        dir.list().await.map_err(failed)?.into_iter().map(|entry| entry.name).collect();
-    names.sort();
-    for name in names.iter().filter(|name| name.ends_with(".snapshot")) {
-        let bytes = dir.read(name).await.map_err(failed)?;
-        match State::restore(&bytes) {
-            Ok(state) => print(&format!("{name}\n{}", describe_image(&state.image()))),
-            Err(error) => print(&format!("{name}: DAMAGED: {error}\n")),
-        }
+    let Some(found) = metadata(shard, data, &log).await.map_err(failed)? else { return nothing() };
+    let snapshot = found.snapshot.as_deref().unwrap_or("no snapshot");
+    let (index, commands) = (found.index, found.commands);
+    print(&format!("{snapshot}, {commands} commands of the log after it, up to index {index}\n"));
+    if let Some(damage) = &found.damage {
+        print(&format!("DAMAGE: {damage}\n"));
     }
+    print(&describe_image(&found.image));
     Ok(())
+}
+
+/// The folder of one shard's log in the generation that counts.
+async fn log_folder(data: &Dir, layout: &Layout, shard: u16) -> Result<Option<Dir>, Failure> {
+    let Some(wal) = subfolder(data, "wal").await? else { return Ok(None) };
+    let generation = layout.generation.to_string();
+    let Some(generation) = subfolder(&wal, &generation).await? else { return Ok(None) };
+    subfolder(&generation, &shard.to_string()).await
 }
 
 fn describe_image(image: &Image) -> String {

@@ -9,6 +9,7 @@ mod consume;
 mod doctor;
 mod group;
 mod inspect;
+mod machine;
 mod options;
 mod output;
 mod produce;
@@ -17,10 +18,12 @@ mod topic;
 
 use std::ffi::OsString;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::Command;
 
 use crate::failure::{Exit, Failure, EXIT_CODES};
+
+pub use machine::file_system_warning;
 
 /// Parses `arguments` (the program's name first) and does what they say.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
@@ -55,11 +58,29 @@ fn usage(error: clap::Error) -> Result<(), Failure> {
             Err(Failure::silent(Exit::Usage))
         }
         _ => {
+            if let Some((name, what)) = not_yet(&error) {
+                let message =
+                    format!("`{name}` belongs to {what}, which this version does not have");
+                return Err(Failure::new(Exit::Usage, message));
+            }
             let text = error.render().to_string();
             let text = text.trim_end();
             Err(Failure::new(Exit::Usage, text.strip_prefix("error: ").unwrap_or(text)))
         }
     }
+}
+
+/// The flag or subcommand that was not understood, if other versions have it: its name, and what it
+/// belongs to.
+fn not_yet(error: &clap::Error) -> Option<(&str, &'static str)> {
+    let context = [ContextKind::InvalidArg, ContextKind::InvalidSubcommand];
+    let named = context.into_iter().find_map(|kind| error.get(kind));
+    let Some(ContextValue::String(name)) = named else { return None };
+    let what = match name.as_str() {
+        "cluster" => Some("clusters of several nodes"),
+        flag => crate::config::not_yet(flag.trim_start_matches('-')),
+    };
+    Some((name, what?))
 }
 
 fn command() -> Command {
@@ -104,5 +125,18 @@ mod tests {
         assert_eq!(failure.exit, Exit::Usage);
         assert!(failure.message.contains("reference"), "{failure}");
         assert_eq!(run_with(&[]).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn what_belongs_to_clusters_is_refused_by_its_name() {
+        for arguments in [
+            ["standalone", "--join=a:9093"].as_slice(),
+            &["standalone", "--bootstrap"],
+            &["cluster"],
+        ] {
+            let failure = run_with(arguments).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(failure.message.contains("clusters of several nodes"), "{failure}");
+        }
     }
 }

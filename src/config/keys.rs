@@ -85,6 +85,23 @@ pub static KEYS: &[Key] = &[
     ),
     key(
         Section::Node,
+        "admin_port",
+        Kind::Integer { min: 0, max: 65_535 },
+        Default::Unset("metrics and health have no port of their own"),
+        "A port for metrics and health alone, for networks in which the Kafka port is closed to \
+         them. 0 takes a free one and prints it.",
+        |config, value| config.admin_port = Some(value.number()),
+    ),
+    key(
+        Section::Node,
+        "http_on_kafka_port",
+        Kind::Bool,
+        Default::Is("true"),
+        "Whether the Kafka port answers HTTP requests for metrics and health too.",
+        |config, value| config.http_on_kafka_port = value.flag(),
+    ),
+    key(
+        Section::Node,
         "data_dir",
         Kind::Path,
         Default::Is("./data"),
@@ -368,6 +385,15 @@ pub static KEYS: &[Key] = &[
         Kind::Millis { min: 1, max: INT },
         "86400000",
         "How long a partition remembers an idempotent producer after its last batch.",
+    ),
+    key(
+        Section::Operations,
+        "consumer_lag_series_max",
+        Kind::Integer { min: 0, max: 1_000_000 },
+        Default::Is("10000"),
+        "How many series of consumer lag /metrics shows, one for each group and partition. Beyond \
+         it the rest is counted only; 0 shows none.",
+        |config, value| config.consumer_lag_series_max = value.number(),
     ),
     Key {
         environment: &["RUST_LOG"],

@@ -19,14 +19,14 @@ use shards::options::{Acknowledge, FlushMode};
 
 pub use keys::KEYS;
 pub use reference::{listing, reference};
-pub use registry::{Default, Key, Target};
+pub use registry::{not_yet, Default, Key, Target};
 pub use value::{Kind, Value};
 
 /// Environment variables that name the configuration file, the strongest first.
 pub const FILE_VARIABLES: [&str; 2] = ["CHRONIK_CONFIG", "CHRONIK_CLUSTER_CONFIG"];
 
 /// Variables with our prefix that belong to the commands that talk to a broker.
-pub const TOOL_VARIABLES: [&str; 1] = ["CHRONIK_BOOTSTRAP"];
+pub const TOOL_VARIABLES: [&str; 1] = ["CHRONIK_BOOTSTRAP_SERVER"];
 
 /// Everything that can be set, checked. Fields are named as in the file; units end their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,9 @@ pub struct Config {
     /// 0 takes a free port.
     pub kafka_port: u16,
     pub bind_addr: IpAddr,
+    /// `None`: metrics and health have no listener of their own.
+    pub admin_port: Option<u16>,
+    pub http_on_kafka_port: bool,
     pub data_dir: PathBuf,
     /// `None`: one per CPU of the affinity mask.
     pub shards: Option<u16>,
@@ -48,6 +51,7 @@ pub struct Config {
     pub disk_reserve_bytes: u64,
     pub cache_memory_bytes: u64,
     pub request_memory_bytes: u64,
+    pub consumer_lag_series_max: u32,
     pub log_filter: String,
     /// What the operator set of Kafka's own settings, under Kafka's names. The rest have the
     /// defaults of [`shards::config::broker`].
@@ -105,6 +109,8 @@ pub enum Mistake {
     Syntax { place: String, message: String },
     #[error("{origin}: unknown option `{name}`{}", hint(.nearest))]
     Unknown { origin: String, name: String, nearest: Option<&'static str> },
+    #[error("{origin}: `{name}` belongs to {what}, which this version does not have")]
+    NotYet { origin: String, name: String, what: &'static str },
     #[error("{origin}: `{name}` is set twice; first at {first}")]
     Twice { origin: String, name: String, first: String },
     #[error("{origin}: `{name}`: {message}")]
@@ -120,6 +126,14 @@ fn hint(nearest: &Option<&'static str>) -> String {
     }
 }
 
+/// The mistake of an option that does not exist.
+fn unknown(origin: String, name: String) -> Mistake {
+    match registry::not_yet(&name) {
+        Some(what) => Mistake::NotYet { origin, name, what },
+        None => Mistake::Unknown { origin, nearest: registry::nearest(&name), name },
+    }
+}
+
 /// Checks everything the sources say and resolves it. All mistakes are reported together.
 pub fn resolve(sources: &Sources) -> Result<Resolved, Vec<Mistake>> {
     let mut resolver = Resolver::default();
@@ -128,6 +142,7 @@ pub fn resolve(sources: &Sources) -> Result<Resolved, Vec<Mistake>> {
         resolver.read_file(path);
     }
     resolver.read_environment(&sources.environment);
+    resolver.check_object_store(&sources.environment);
     resolver.read_flags(&sources.flags);
     resolver.finish(file)
 }
@@ -164,11 +179,7 @@ impl Resolver {
         for setting in settings {
             let origin = Origin::File { path: path.into(), line: setting.line };
             let Some(key) = registry::find(&setting.key) else {
-                self.mistakes.push(Mistake::Unknown {
-                    origin: origin.to_string(),
-                    nearest: registry::nearest(&setting.key),
-                    name: setting.key,
-                });
+                self.mistakes.push(unknown(origin.to_string(), setting.key));
                 continue;
             };
             if let Some((_, first)) = self.chosen.get(key.name) {
@@ -196,13 +207,26 @@ impl Resolver {
             let known = FILE_VARIABLES.contains(&name.as_str())
                 || TOOL_VARIABLES.contains(&name.as_str())
                 || KEYS.iter().any(|key| key.variables().contains(name));
-            if !known {
-                let meant = registry::nearest(&name["CHRONIK_".len()..].to_ascii_lowercase());
+            let name_of_option = name["CHRONIK_".len()..].to_ascii_lowercase();
+            if !known && registry::not_yet(&name_of_option).is_some() {
+                // Whoever set it does not want a node on its own.
+                self.mistakes.push(unknown(format!("environment {name}"), name_of_option));
+            } else if !known {
+                let meant = registry::nearest(&name_of_option);
                 let meant = meant.and_then(registry::find).map(|key| key.variables().remove(0));
                 let meant = meant.map(|name| format!("; did you mean {name}?"));
                 let meant = meant.unwrap_or_default();
                 self.warnings.push(format!("environment {name} sets no option{meant}"));
             }
+        }
+    }
+
+    /// Where data is kept is nothing to be silent about.
+    fn check_object_store(&mut self, environment: &BTreeMap<String, String>) {
+        let name = "OBJECT_STORE_BACKEND";
+        let local = |kind: &String| kind.is_empty() || kind.eq_ignore_ascii_case("local");
+        if environment.get(name).is_some_and(|kind| !local(kind)) {
+            self.mistakes.push(unknown("environment".into(), name.to_ascii_lowercase()));
         }
     }
 
@@ -310,6 +334,8 @@ impl Config {
             advertised_port: None,
             kafka_port: 0,
             bind_addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            admin_port: None,
+            http_on_kafka_port: false,
             data_dir: PathBuf::new(),
             shards: None,
             acknowledge: Acknowledge::Durable,
@@ -318,6 +344,7 @@ impl Config {
             disk_reserve_bytes: 0,
             cache_memory_bytes: 0,
             request_memory_bytes: 0,
+            consumer_lag_series_max: 0,
             log_filter: String::new(),
             kafka: BTreeMap::new(),
         }
@@ -331,6 +358,13 @@ impl Value {
             Value::Integer(value) => T::try_from(*value)
                 .unwrap_or_else(|_| unreachable!("the kind's range is wider than its field")),
             other => unreachable!("the registry promised a number, not {other:?}"),
+        }
+    }
+
+    fn flag(&self) -> bool {
+        match self {
+            Value::Bool(value) => *value,
+            other => unreachable!("the registry promised true or false, not {other:?}"),
         }
     }
 

@@ -92,6 +92,33 @@ pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name || key.aliases.contains(&name))
 }
 
+/// What an option belongs to that guides for brokers like this one name, and that this version does
+/// not have.
+pub fn not_yet(name: &str) -> Option<&'static str> {
+    const CLUSTER: [&str; 10] = [
+        "bootstrap",
+        "bootstrap_expect",
+        "bootstrap_timeout",
+        "discovery",
+        "discovery_srv",
+        "enabled",
+        "force_bootstrap",
+        "join",
+        "peers",
+        "retry_join",
+    ];
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    let cluster = CLUSTER.contains(&name.as_str())
+        || ["raft.", "isr.", "gossip.", "raft_", "isr_", "gossip_"]
+            .iter()
+            .any(|table| name.starts_with(table));
+    match name.as_str() {
+        _ if cluster => Some("clusters of several nodes"),
+        "object_store_backend" | "s3_bucket" => Some("tiered storage"),
+        _ => None,
+    }
+}
+
 /// The known name nearest to `name`, if any is near enough to be what was meant.
 pub fn nearest(name: &str) -> Option<&'static str> {
     let wanted = name.to_ascii_lowercase().replace(['-', '.'], "_");
@@ -164,5 +191,13 @@ mod tests {
         assert_eq!(nearest("default.replication.factor"), Some("default_replication_factor"));
         assert_eq!(nearest("kafka_prot"), Some("kafka_port"));
         assert_eq!(nearest("zookeeper"), None);
+    }
+
+    #[test]
+    fn what_this_version_has_is_not_called_absent() {
+        for name in KEYS.iter().flat_map(|key| std::iter::once(&key.name).chain(key.aliases)) {
+            assert_eq!(not_yet(name), None, "{name}");
+        }
+        assert!(not_yet("retry-join").is_some() && not_yet("raft.election_timeout_ms").is_some());
     }
 }

@@ -83,6 +83,25 @@ fn strangers_in_the_environment_are_warned_about_and_service_links_explained() {
 }
 
 #[test]
+fn settings_of_a_cluster_are_refused_and_never_ignored() {
+    let file = "[cluster]\nenabled = true\nnode_id = 1\n[raft]\nelection_timeout_ms = 300\n\
+                [[peers]]\nid = 1\n";
+    let environment = [("CHRONIK_DISCOVERY_SRV", "chronik.local"), ("OBJECT_STORE_BACKEND", "s3")];
+    let (_folder, sources) = with_file(file, sources(&[], &environment));
+    let found = mistakes(&sources);
+    assert_eq!(found.len(), 5, "{found:#?}");
+    assert!(
+        found[0].contains(":2: `enabled` belongs to clusters of several nodes"),
+        "{}",
+        found[0]
+    );
+    assert!(found[1].contains("`raft.election_timeout_ms` belongs"), "{}", found[1]);
+    assert!(found[2].contains("`peers` belongs"), "{}", found[2]);
+    assert!(found[3].contains("CHRONIK_DISCOVERY_SRV: `discovery_srv` belongs"), "{}", found[3]);
+    assert!(found[4].contains("`object_store_backend` belongs to tiered storage"), "{}", found[4]);
+}
+
+#[test]
 fn values_that_contradict_each_other_are_refused() {
     let wildcard = mistakes(&sources(&[("advertised_addr", "0.0.0.0")], &[]));
     assert!(wildcard[0].contains("no client can connect to"));

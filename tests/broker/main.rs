@@ -8,6 +8,7 @@ mod clients;
 mod hostile;
 mod http;
 mod kill;
+mod metrics;
 mod process;
 mod settings;
 mod support;

@@ -10,7 +10,9 @@ use kafka_protocol::messages::{
     MetadataRequest, MetadataResponse,
 };
 
+use crate::clients::read_all;
 use crate::hostile::{batch, create, name, produce};
+use crate::support::http::get;
 use crate::support::wire::Wire;
 use crate::support::Broker;
 
@@ -98,4 +100,29 @@ fn a_request_over_the_limit_closes_its_connection() {
     let mut wire = Wire::connect(broker.port());
     wire.send_frame(&[0; 4001]);
     wire.assert_closed("a frame over the limit");
+}
+
+#[test]
+fn relaxed_is_answered_and_says_its_name_everywhere() {
+    let mut broker = Broker::start_with(&["--flush", "relaxed"]);
+    broker.wait_for_line("durability  relaxed: a write is answered BEFORE it is on disk");
+    broker
+        .wait_for_line("flush = relaxed: a crash can lose records that producers were told are in");
+    let shown = |broker: &Broker, mode: &str| {
+        let line = format!("chronik_flush_info{{flush=\"{mode}\"}} 1");
+        let text = get(broker.port(), "/metrics").body;
+        assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
+    };
+    shown(&broker, "relaxed");
+    let mut wire = Wire::connect(broker.port());
+    create(&mut wire, "soon", &[]);
+    for offset in 0..20 {
+        assert_eq!(produce(&mut wire, "soon", batch(&[b"x"])), (0, offset));
+    }
+    // A stop is no crash. And who does not ask for it, does not get it.
+    assert_eq!(broker.terminate().code(), Some(0));
+    broker.restart_with(&[]);
+    broker.wait_for_line("durability  always: a write is answered when it is on disk");
+    shown(&broker, "always");
+    assert_eq!(read_all(&broker.address(), "soon")[&0].len(), 20);
 }

@@ -16,7 +16,7 @@ fn tool(broker: &Broker, arguments: &[&str]) -> String {
 }
 
 fn ask(broker: &Broker, arguments: &[&str]) -> Output {
-    output(chronik().args(arguments).env("CHRONIK_BOOTSTRAP", broker.address()))
+    output(chronik().args(arguments).env("CHRONIK_BOOTSTRAP_SERVER", broker.address()))
 }
 
 /// Runs a command that must be refused, and gives its exit code and what it said.
@@ -31,7 +31,7 @@ fn produce(broker: &Broker, arguments: &[&str], lines: &str) {
     let mut child = chronik()
         .arg("produce")
         .args(arguments)
-        .env("CHRONIK_BOOTSTRAP", broker.address())
+        .env("CHRONIK_BOOTSTRAP_SERVER", broker.address())
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -108,7 +108,7 @@ fn reading_for_ever_ends_at_a_signal_and_at_a_closed_pipe() {
     let follow = || {
         let mut child = chronik()
             .args(["consume", "t", "--from-beginning"])
-            .env("CHRONIK_BOOTSTRAP", broker.address())
+            .env("CHRONIK_BOOTSTRAP_SERVER", broker.address())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -156,7 +156,10 @@ fn no_broker_is_an_error_that_says_what_to_do() {
     let ended = run(&["topic", "list", "--bootstrap", "127.0.0.1:1"]);
     let said = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(1));
-    assert!(said.contains("127.0.0.1:1") && said.contains("--bootstrap HOST:PORT"), "{said}");
+    assert!(
+        said.contains("127.0.0.1:1") && said.contains("--bootstrap-server HOST:PORT"),
+        "{said}"
+    );
     let ended = run(&["topic", "list", "--bootstrap", "http://x"]);
     assert_eq!(ended.status.code(), Some(2));
 }
@@ -182,6 +185,10 @@ fn a_data_folder_is_inspected_when_nobody_uses_it() {
         assert!(text.contains(expected), "no `{expected}` in:\n{text}");
     }
     assert!(!text.contains("DAMAGE"), "{text}");
+    // No snapshot was written yet: the metadata is read from the log.
+    assert!(text.contains("no snapshot, "), "{text}");
+    let topic = text.lines().find(|line| line.starts_with("t  ")).expect("a line for the topic");
+    assert!(topic.split_whitespace().nth(2) == Some("0") && topic.ends_with('1'), "{topic}");
     let again = run(&["inspect", "--batches", "--data-dir", folder]);
     assert_eq!(String::from_utf8(again.stdout).unwrap(), text, "looking changed something");
     let nowhere = run(&["inspect", "--data-dir", "/nowhere/at/all"]);
@@ -195,7 +202,16 @@ fn the_doctor_looks_and_leaves_nothing_behind() {
     let ended = run(&["doctor", "--data-dir", path, "--disk-reserve-bytes", "0"]);
     let text = String::from_utf8(ended.stdout).unwrap();
     assert!(ended.status.success(), "{text}");
-    for check in ["kernel", "io_uring", "memlock", "open files", "disk", "free space"] {
+    for check in [
+        "kernel",
+        "io_uring",
+        "memlock",
+        "open files",
+        "clock",
+        "file system",
+        "disk",
+        "free space",
+    ] {
         assert!(text.lines().any(|line| line.starts_with(check)), "no {check} in:\n{text}");
     }
     assert_eq!(std::fs::read_dir(path).unwrap().count(), 0);

@@ -15,6 +15,7 @@ use crate::error::{DiskError, WalError};
 use crate::files::LogFile;
 use crate::format::{blocks, record_bytes, RecordKind, BLOCK_BYTES, FRAME_HEADER_BYTES};
 use crate::gather::{Gather, Pushed};
+use crate::histograms::WalHistograms;
 use crate::index::LiveIndex;
 use crate::options::WalOptions;
 use crate::record::Parts;
@@ -59,9 +60,6 @@ pub struct WalStats {
     pub relocated_records: u64,
     pub relocated_bytes: u64,
     pub recycled_files: u64,
-    /// Time from submission of a frame to durability, summed over all frames.
-    pub write_nanos: u64,
-    pub write_nanos_max: u64,
     /// Log files and spare files on disk.
     pub files: u64,
     pub file_bytes: u64,
@@ -122,6 +120,7 @@ pub(crate) struct State {
     /// The file system was full when a file was to be made: only files that exist count.
     pub disk_full: bool,
     pub stats: WalStats,
+    pub histograms: WalHistograms,
 }
 
 /// What a record is for, which says how much of the budget must stay free behind it. When the

@@ -5,15 +5,17 @@
 
 use std::fmt::Write as _;
 
+use bytes::Bytes;
 use rt::{Dir, FileOptions, Shard};
 
 use crate::error::WalError;
 use crate::format::{Pointer, RecordAt, RecordKind};
 use crate::layout::hyphens;
 use crate::record::Damage;
-use crate::replay;
+use crate::recover::{self, RecoveredReplica};
 use crate::scan::ScannedFrame;
-use crate::types::GroupId;
+use crate::types::{GroupId, Owner};
+use crate::{recycle, replay};
 
 /// What to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,6 +66,33 @@ pub async fn inspect(
         line(&format!("DAMAGE: {damage}"));
     }
     Ok(())
+}
+
+/// One replica as a recovery would find it, with the bodies of its entries in order.
+#[derive(Debug, Clone)]
+pub struct OfflineReplica {
+    pub replica: RecoveredReplica,
+    pub bodies: Vec<Bytes>,
+}
+
+/// Reads one replica out of the folder. `None` if the log knows nothing of it.
+pub async fn read_replica(
+    shard: &Shard,
+    dir: &Dir,
+    owner: Owner,
+) -> Result<Option<OfflineReplica>, WalError> {
+    let found = replay::find(dir, FileOptions::READ_DIRECT, None).await?;
+    let replayed = replay::replay(shard, &found).await?;
+    let (mut recovered, _) = recover::describe(&found, &replayed);
+    let Some(replica) = recovered.replicas.remove(&owner) else { return Ok(None) };
+    let mut bodies = Vec::with_capacity(replica.entries.len());
+    for entry in &replica.entries {
+        let at = entry.location;
+        let file = found.files.iter().find(|file| file.header.sequence == at.file);
+        let file = file.ok_or(WalError::Gone(at))?;
+        bodies.push(recycle::read_body(shard, &file.file, at).await?);
+    }
+    Ok(Some(OfflineReplica { replica, bodies }))
 }
 
 fn describe_file(file: &replay::FoundFile) -> String {

@@ -28,6 +28,7 @@ use crate::wal::Wal;
 
 const LAYOUT_FILE: &str = "layout";
 const WAL_FOLDER: &str = "wal";
+const FIRST_WORDS: &str = "chronik layout ";
 const VERSION: u32 = 1;
 /// So much is stated again before its durability is awaited: bounds the memory of a change.
 const STEP_BYTES: u64 = 4 << 20;
@@ -44,11 +45,20 @@ pub struct Layout {
 /// Why a data folder's layout cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
-    #[error("the layout file is damaged ({0}); without it nobody knows which log counts")]
+    #[error(
+        "the file `layout` of the data folder is damaged ({0}), and without it nobody knows which \
+         log counts; restore it from a backup of the same node"
+    )]
     Damaged(&'static str),
-    #[error("the data folder has layout version {0}, this program knows version {VERSION}")]
+    #[error(
+        "the data folder was written by another version of Chronik (its layout is {0}, this \
+         version knows {VERSION}); start that version, or a newer one"
+    )]
     Newer(u32),
-    #[error("the data folder has WAL folders but no layout file")]
+    #[error(
+        "the data folder has logs but no file `layout`, and without it nobody knows which of them \
+         count; restore it from a backup of the same node"
+    )]
     Missing,
     #[error("{0}")]
     Disk(#[from] DiskError),
@@ -166,7 +176,7 @@ impl Layout {
     }
 
     fn render(&self) -> String {
-        let mut text = format!("chronik layout {VERSION}\n");
+        let mut text = format!("{FIRST_WORDS}{VERSION}\n");
         let Layout { node, generation, shards } = self;
         let _ = write!(text, "node {}\ngeneration {generation}\nshards {shards}\n", hyphens(node));
         let crc = crc32c::crc32c(text.as_bytes());
@@ -177,20 +187,23 @@ impl Layout {
     fn parse(content: &[u8]) -> Result<Layout, LayoutError> {
         let damaged = LayoutError::Damaged;
         let text = std::str::from_utf8(content).map_err(|_| damaged("it is not text"))?;
+        // Another version may sum up otherwise, so this is asked before the checksum.
+        let first = text.lines().next().and_then(|line| line.strip_prefix(FIRST_WORDS));
+        let version: u32 =
+            first.and_then(|version| version.parse().ok()).ok_or(damaged("version"))?;
+        if version != VERSION {
+            return Err(LayoutError::Newer(version));
+        }
         let (body, crc) = text.rsplit_once("crc ").ok_or(damaged("it has no checksum"))?;
         let crc = u32::from_str_radix(crc.trim_end(), 16).map_err(|_| damaged("bad checksum"))?;
         if crc != crc32c::crc32c(body.as_bytes()) {
             return Err(damaged("its checksum is wrong"));
         }
-        let mut lines = body.lines();
+        let mut lines = body.lines().skip(1);
         let mut field = |name: &'static str| {
             let line = lines.next().and_then(|line| line.strip_prefix(name));
             line.and_then(|rest| rest.strip_prefix(' ')).ok_or(damaged(name))
         };
-        let version = field("chronik layout")?.parse().map_err(|_| damaged("version"))?;
-        if version != VERSION {
-            return Err(LayoutError::Newer(version));
-        }
         let node = from_hyphens(field("node")?).ok_or(damaged("node"))?;
         let generation = field("generation")?.parse().map_err(|_| damaged("generation"))?;
         let shards = field("shards")?.parse().map_err(|_| damaged("shards"))?;
@@ -259,7 +272,7 @@ async fn move_record(wal: &Wal, source: &OldWal, live: Live) -> Result<u64, WalE
         false => {
             let file = source.files.get(&live.location.file);
             let file = file.ok_or(WalError::Gone(live.location))?;
-            recycle::read_body(&wal.core.shard, file, live.location).await?
+            recycle::read_body(&wal.core.shard, &file.file, live.location).await?
         }
     };
     wal.core.put(&live.parts(&[&body]), Class::Relocation)?;

@@ -19,6 +19,7 @@ use crate::error::WalError;
 use crate::files::{self, LogFile};
 use crate::format::{BadFrame, FileHeader, RecordKind, BLOCK_BYTES};
 use crate::gather::{Gather, Start};
+use crate::histograms::WalHistograms;
 use crate::index::{Entry, LiveIndex, Marked, Replica};
 use crate::options::WalOptions;
 use crate::record::{Damage, Parts};
@@ -199,7 +200,7 @@ async fn remove_unused(dir: &Dir, found: &Found, target: Target) -> Result<(), W
 /// A fence to be written, and for whom.
 type Fences = Vec<(Owner, Damage)>;
 
-fn describe(found: &Found, replayed: &Replayed) -> (Recovered, Fences) {
+pub(crate) fn describe(found: &Found, replayed: &Replayed) -> (Recovered, Fences) {
     let verdict = &replayed.verdict;
     let mut fences = Fences::new();
     let mut replicas = BTreeMap::new();
@@ -299,6 +300,7 @@ fn build(
         refusing: false,
         disk_full: false,
         stats: WalStats::default(),
+        histograms: WalHistograms::default(),
     };
     let core = Rc::new(Core::new(shard.clone(), dir, options, identity, state));
     spawn(shard, &core);

@@ -9,7 +9,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use rt::{Mutation, Shard};
+use rt::{File, Mutation, Shard};
 
 use crate::core::{Class, Core, State};
 use crate::error::{DiskError, WalError};
@@ -147,7 +147,7 @@ fn live_in(owner: Owner, replica: &Replica<()>, file: FileSequence) -> Vec<Live>
 async fn restate(core: &Rc<Core>, file: &LogFile, record: Live) -> Result<u64, WalError> {
     let body = match record.has_own_body() {
         true => Bytes::new(),
-        false => read_body(&core.shard, file, record.location).await?,
+        false => read_body(&core.shard, &file.file, record.location).await?,
     };
     // The record may have died while its body was read.
     if !core.state().index.is_live(&record.header(), record.location) {
@@ -192,12 +192,12 @@ impl Live {
 /// Reads a record's body back and checks it against the record's header.
 pub(crate) async fn read_body(
     shard: &Shard,
-    file: &LogFile,
+    file: &File,
     location: Location,
 ) -> Result<Bytes, WalError> {
     let start = location.position - RECORD_HEADER_BYTES as u64;
     let length = RECORD_HEADER_BYTES + location.length as usize;
-    let record = file.file.read_at(start, length).await?;
+    let record = file.read_at(start, length).await?;
     let header = RecordHeader::decode(&record).filter(|_| record.len() == length);
     let Some(header) = header else { return Err(WalError::Damaged(location)) };
     let body = record.slice(RECORD_HEADER_BYTES..);

@@ -10,6 +10,7 @@ use rt::{Dir, Shard};
 use crate::core::{Class, Core, DurableFrame, Placed, Stop, WalStats, STALLED_AFTER};
 use crate::error::WalError;
 use crate::files::LogFile;
+use crate::histograms::WalHistograms;
 use crate::options::WalOptions;
 use crate::record::{acceptance, Damage, RecordRef};
 use crate::recover::{self, Recovered};
@@ -137,7 +138,7 @@ impl Wal {
         let (file, place) = place;
         // Nothing was awaited since the file was found open for readers.
         let _reading = file.readers.enter().ok_or(WalError::Gone(location))?;
-        recycle::read_body(&self.core.shard, &file, place).await
+        recycle::read_body(&self.core.shard, &file.file, place).await
     }
 
     /// Where the record can be read now; `None` if it is not durable yet.
@@ -283,6 +284,11 @@ impl Wal {
             in_flight: self.in_flight(),
             ..state.stats
         }
+    }
+
+    /// How long frames took and how large they were, since the log was opened.
+    pub fn histograms(&self) -> WalHistograms {
+        self.core.state().histograms.clone()
     }
 
     /// Writes what is gathered and a last frame that confirms it, then ends. Records are refused

@@ -6,7 +6,6 @@
 
 use bytes::Bytes;
 use std::rc::Rc;
-use std::time::Duration;
 
 use rt::{Buf, Instant, Mutation};
 
@@ -149,15 +148,12 @@ fn complete(core: &Rc<Core>, written: &Written, buf: Buf) {
     let mut state = core.state_mut();
     assert_eq!(number, state.durable.next(), "frames become durable in order");
     let since = state.in_flight.take().map_or(now, |(_, since)| since);
-    let took = now.saturating_since(since).min(Duration::from_secs(3600));
-    let took_nanos = took.as_nanos() as u64;
+    state.histograms.written(now.saturating_since(since), buf.len() as u64);
     state.durable = number;
     state.written_up_to = (written.file, written.position + buf.len() as u64);
     state.unconfirmed = records > 0;
     state.stats.frames += 1;
     state.stats.frame_bytes += buf.len() as u64;
-    state.stats.write_nanos += took_nanos;
-    state.stats.write_nanos_max = state.stats.write_nanos_max.max(took_nanos);
     if records == 0 {
         state.stats.empty_frames += 1;
     } else {

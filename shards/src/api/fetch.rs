@@ -12,7 +12,7 @@ use std::time::Duration;
 use kafka_protocol::messages::{FetchRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use net::wire::{encode_fetch, EpochEnd, FetchAnswer, FetchPartition, FetchTopic};
-use net::{Answer, ErrorCode, Request};
+use net::{Answer, ApiKey, ErrorCode, Request};
 use rt::ShardId;
 use uuid::Uuid;
 
@@ -31,7 +31,7 @@ pub async fn handle(broker: Broker, request: Request, body: FetchRequest) -> Ans
     let replica = if version >= 15 { body.replica_state.replica_id } else { body.replica_id };
     let stranger = !CONSUMER_IDS.contains(&replica.0);
     if !(0..=1).contains(&body.isolation_level) {
-        return refuse(ErrorCode::InvalidRequest, version);
+        return refuse(&broker, ErrorCode::InvalidRequest, version);
     }
     let by_id = version >= TOPIC_IDS_SINCE;
     let now = broker.shard().now();
@@ -39,7 +39,7 @@ pub async fn handle(broker: Broker, request: Request, body: FetchRequest) -> Ans
     let plan = broker.sessions().borrow_mut().plan(session_request(&body, by_id), now, random);
     let plan = match plan {
         Ok(plan) => plan,
-        Err(refused) => return refuse(refused.0, version),
+        Err(refused) => return refuse(&broker, refused.0, version),
     };
     let limits = Limits::of(&body, broker.config().fetch_max_bytes);
     let read_committed = body.isolation_level == 1;
@@ -50,7 +50,8 @@ pub async fn handle(broker: Broker, request: Request, body: FetchRequest) -> Ans
 }
 
 /// An answer of one top-level error and no topics.
-fn refuse(error: ErrorCode, version: i16) -> Answer {
+fn refuse(broker: &Broker, error: ErrorCode, version: i16) -> Answer {
+    broker.stats().told(ApiKey::Fetch, error.code());
     let answer = FetchAnswer { error, ..empty(0) };
     Answer::Encoded(encode_fetch(answer, version))
 }
@@ -84,6 +85,7 @@ fn answer(
             continue;
         }
         bytes += found.bytes();
+        broker.stats().told(ApiKey::Fetch, found.error.code());
         let data = partition_data(*partition, found, read_committed);
         match answer.topics.last_mut().filter(|last| is_topic(last, topic)) {
             Some(last) => last.partitions.push(data),

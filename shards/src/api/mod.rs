@@ -23,6 +23,7 @@ pub mod describe_producers;
 pub mod describe_quorum;
 pub mod describe_topic_partitions;
 pub mod elect_leaders;
+pub mod error_codes;
 mod errors;
 pub mod fetch;
 pub mod find_coordinator;

@@ -17,7 +17,7 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use kafka_protocol::messages::{ProduceRequest, TopicName};
 use net::batch::Batch;
 use net::wire::{encode_produce, ProduceAnswer, ProducePartition, ProduceTopic, RefusedRecord};
-use net::{Answer, ErrorCode, LocalFuture, Request};
+use net::{Answer, ApiKey, ErrorCode, LocalFuture, Request};
 use wal::GroupId;
 
 use super::scatter::{Ask, Scatter};
@@ -114,6 +114,9 @@ pub fn handle(broker: Broker, request: Request, body: ProduceRequest) -> LocalFu
     let answers = scatter.send(&broker, append);
     Box::pin(async move {
         let told = answers.await;
+        for one in &told {
+            broker.stats().told(ApiKey::Produce, one.error.code());
+        }
         if acks == Some(Acks::None) {
             return match told.iter().all(|told| told.error.is_none()) {
                 true => Answer::None,
@@ -212,8 +215,12 @@ fn start(broker: &Broker, ask: Ask<What>) -> Result<Started, Told> {
         Acks::Leader => Some(state.wait_for_persist(appended.index)),
         Acks::All => Some(state.wait_for_commit(appended.index)),
     };
+    if appended.duplicate_of_ms.is_none() {
+        let (bytes, records) = (batch.bytes.len() as u64, batch.header.record_count as u64);
+        state.traffic().appended(bytes, records);
+        broker.stats().appended(bytes, records);
+    }
     drop(state);
-    broker.stats().appended(batch.bytes.len() as u64, batch.header.record_count);
     let told = Told {
         base_offset: appended.base_offset,
         log_append_time_ms: appended.duplicate_of_ms.unwrap_or(log_append_time_ms),

@@ -104,7 +104,10 @@ async fn read_partition(broker: &Broker, item: &Item, left: usize, at_least_one:
         at_least_one,
     };
     match log.read(request).await {
-        Ok(answer) => found.records = answer.batches,
+        Ok(answer) => {
+            found.records = answer.batches;
+            partition.borrow().traffic().read(found.bytes() as u64);
+        }
         // Retention overtook the read: the same answer as a moment later.
         Err(ReadError::OutOfRange { .. }) => {
             return Found::failed(item.slot, ErrorCode::OffsetOutOfRange)

@@ -285,6 +285,22 @@ impl Coordinator {
         (self.groups.len(), self.groups.values().map(|group| group.members().len()).sum())
     }
 
+    /// The first `at_most` committed offsets in order of group, topic and partition, and how many
+    /// there are in all; for metrics.
+    pub fn committed(&self, at_most: usize) -> (Vec<Committed>, usize) {
+        let all = self.groups.iter().flat_map(|(group, state)| {
+            state.offsets.iter().flat_map(move |(topic, known)| {
+                known.iter().map(move |(partition, value)| (group, topic, *partition, value.offset))
+            })
+        });
+        let committed = |(group, topic, partition, offset): (&Rc<str>, &String, i32, i64)| {
+            Committed { group: group.to_string(), topic: topic.clone(), partition, offset }
+        };
+        let first = all.take(at_most).map(committed).collect();
+        let in_all = self.groups.values().flat_map(|group| group.offsets.values());
+        (first, in_all.map(BTreeMap::len).sum())
+    }
+
     pub(super) fn turn(&mut self, group: &str, now: Now) -> Option<Turn<'_>> {
         Some(Turn {
             group: self.groups.get_mut(group)?,

@@ -132,6 +132,17 @@ impl Coordinators {
         self.ready().iter().map(|led| led.sizes()).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
     }
 
+    /// Committed offsets of this shard's groups, at most so many, and how many there are in all.
+    pub fn committed(&self, at_most: u32) -> (Vec<Committed>, usize) {
+        let (mut first, mut in_all) = (Vec::new(), 0);
+        for led in self.ready() {
+            let (committed, count) = led.committed(at_most as usize - first.len());
+            first.extend(committed);
+            in_all += count;
+        }
+        (first, in_all)
+    }
+
     pub async fn join(&self, partition: i32, request: Join) -> JoinAnswer {
         let member_id = request.member_id.clone();
         let answer = match self.led(partition) {

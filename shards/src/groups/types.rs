@@ -188,6 +188,15 @@ pub struct FetchedTopic {
     pub partitions: Vec<(i32, Option<OffsetValue>)>,
 }
 
+/// An offset that a group has committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    pub group: String,
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
     pub state: &'static str,

@@ -32,6 +32,7 @@ pub use waiters::{Outcome, Wait};
 use crate::config::TopicConfig;
 use crate::log::{Offset, PartitionLog};
 use crate::meta::TopicId;
+use crate::stats::Traffic;
 use crate::storage::segment_config;
 use producers::ProducerStates;
 use waiters::Waiters;
@@ -60,6 +61,7 @@ pub struct Partition {
     committed_index: Index,
     persisted_index: Index,
     waiters: Waiters,
+    traffic: Traffic,
     /// Set when the topic is deleted: everything that waits, and everything later, is refused.
     deleted: bool,
 }
@@ -93,6 +95,7 @@ impl Partition {
             producers,
             leadership: Leadership::Follower { term: Term(0) },
             waiters: Waiters::default(),
+            traffic: Traffic::default(),
             deleted: false,
             identity,
             log,
@@ -110,6 +113,11 @@ impl Partition {
     /// The log below this partition, for reads; a handle that may be kept across an await.
     pub fn log(&self) -> &PartitionLog {
         &self.log
+    }
+
+    /// What this partition counts, for metrics.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     pub fn producers(&self) -> &ProducerStates {

@@ -116,6 +116,10 @@ impl Led {
         self.coordinator.borrow().sizes()
     }
 
+    pub(super) fn committed(&self, at_most: usize) -> (Vec<Committed>, usize) {
+        self.coordinator.borrow().committed(at_most)
+    }
+
     /// Whether the log does not keep up.
     pub(super) fn is_behind(&self) -> bool {
         self.queue.borrow().records.len() > QUEUE_RECORDS_MAX
