@@ -6,9 +6,12 @@
 
 pub mod connection;
 pub mod error;
+pub mod figures;
 pub mod frames;
 pub mod load;
 pub mod null;
 pub mod process;
+pub mod runs;
+pub mod single;
 
 pub use error::PerfError;

@@ -1,0 +1,158 @@
+//! P12 and P13: readers at the tail, and readers of what has long left memory.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+use std::time::Instant;
+
+use super::{figure, Figure};
+use crate::error::PerfError;
+use crate::runs::lab::{number, Turn};
+use crate::runs::record::Figures;
+use crate::runs::subject::Running;
+
+pub const FAN_OUT_FIGURES: &[Figure] = &[
+    figure("1_gb_per_cpu_s", "1 reader, GB/CPU-s", 1),
+    figure("4_gb_per_cpu_s", "4 readers, GB/CPU-s", 1),
+    figure("4_mb_s", "4 readers, MB/s", 0),
+];
+
+pub const COLD_FIGURES: &[Figure] = &[
+    figure("disk_mb_s", "files alone, MB/s", 0),
+    figure("read_mb_s", "through the broker, MB/s", 0),
+    figure("quiet_p99_us", "producer p99 us", 0),
+    figure("beside_p99_us", "beside the reader", 0),
+];
+
+const MB: f64 = (1u64 << 20) as f64;
+const GB: f64 = (1u64 << 30) as f64;
+
+fn wanted(report: &serde_json::Value, path: &str) -> Result<f64, PerfError> {
+    number(report, path).ok_or(PerfError::Malformed("loadgen"))
+}
+
+/// What readers add to the broker's CPU time at the same rate of produce.
+pub fn fan_out(turn: &mut Turn<'_>) -> Result<Figures, PerfError> {
+    let broker = Running::settled(turn.subject, turn.tools, &[])?;
+    let (pid, duration) = (broker.pid().to_string(), turn.scaled_seconds(6.0));
+    let common = "--rate 40000 --linger-ms 5 --batch-size 65536 --warm-up 2 --duration";
+    let mut load = |more: &[&str]| {
+        let flags: Vec<&str> = common
+            .split(' ')
+            .chain([&*duration, "--broker-pid", &pid])
+            .chain(more.iter().copied())
+            .collect();
+        turn.loadgen(&broker.address(), &flags)
+    };
+    let alone_cpu_s = wanted(&load(&[])?, "/broker/cpu_s")?;
+    let mut figures = Figures::from([("alone_cpu_s".to_owned(), alone_cpu_s)]);
+    for groups in ["1", "4"] {
+        let report = load(&["--consumers", "1", "--groups", groups])?;
+        let mb_s = wanted(&report, "/consumed/mb_per_s")?;
+        let read_gb = mb_s * wanted(&report, "/consumed/seconds")? * MB / GB;
+        let added_cpu_s = wanted(&report, "/broker/cpu_s")? - alone_cpu_s;
+        figures.insert(format!("{groups}_mb_s"), mb_s);
+        figures.insert(format!("{groups}_added_cpu_s"), added_cpu_s);
+        // Below the resolution of the CPU clock there is no ratio.
+        if added_cpu_s > 0.05 {
+            figures.insert(format!("{groups}_gb_per_cpu_s"), read_gb / added_cpu_s);
+        }
+    }
+    Ok(figures)
+}
+
+pub fn cold(turn: &mut Turn<'_>) -> Result<Figures, PerfError> {
+    let broker = Running::settled(turn.subject, turn.tools, &[])?;
+    let records = turn.scaled(8 << 20).to_string();
+    let fill = "--topic cold --producers 2 --batch-size 1000000 --warm-up 0 --duration 600";
+    let fill: Vec<&str> = fill.split(' ').chain(["--records", &records]).collect();
+    turn.loadgen(&broker.address(), &fill)?;
+    let read = "--topic cold --producers 0 --consumers 1 --from beginning --warm-up 0 \
+                --partition-max-bytes 8388608 --duration 600";
+    let read: Vec<&str> = read.split_whitespace().collect();
+    drop_caches()?;
+    let disk_mb_s = sequential_mb_s(broker.folder())?;
+    drop_caches()?;
+    let report = turn.loadgen(&broker.address(), &read)?;
+    let mut figures = Figures::from([
+        ("disk_mb_s".to_owned(), disk_mb_s),
+        ("read_mb_s".to_owned(), wanted(&report, "/consumed/mb_per_s")?),
+    ]);
+    let duration = turn.scaled_seconds(5.0);
+    let produce = ["--topic", "beside", "--rate", "2000", "--duration", &*duration];
+    let quiet = turn.loadgen(&broker.address(), &produce)?;
+    figures.insert("quiet_p99_us".to_owned(), wanted(&quiet, "/produced/latency/p99_us")?);
+    drop_caches()?;
+    let beside = beside_a_reader(turn, &broker, &produce, &read)?;
+    figures.insert("beside_p99_us".to_owned(), wanted(&beside, "/produced/latency/p99_us")?);
+    Ok(figures)
+}
+
+/// The produce load's report, while a second load generator reads everything.
+fn beside_a_reader(
+    turn: &mut Turn<'_>,
+    broker: &Running,
+    produce: &[&str],
+    read: &[&str],
+) -> Result<serde_json::Value, PerfError> {
+    turn.note("loadgen (beside the next)", read);
+    let mut reader = std::process::Command::new(&turn.tools.loadgen)
+        .args(["--json", "--broker", &broker.address()])
+        .args(read)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .map_err(PerfError::io("starting the reader"))?;
+    let report = turn.loadgen(&broker.address(), produce);
+    // It may have come to the end by itself.
+    let _ = reader.kill();
+    let _ = reader.wait();
+    report
+}
+
+/// Makes the next reads come from the disk.
+fn drop_caches() -> Result<(), PerfError> {
+    rustix::fs::sync();
+    const FILE: &str = "/proc/sys/vm/drop_caches";
+    fs::write(FILE, "3").map_err(PerfError::io(format!("{FILE} (this row needs root)")))
+}
+
+/// How fast the large files of a folder can be read one after the other, up to 4 GB of them.
+fn sequential_mb_s(folder: &Path) -> Result<f64, PerfError> {
+    const LARGE_BYTES: u64 = 16 << 20;
+    const ENOUGH_BYTES: u64 = 4 << 30;
+    let mut files = Vec::new();
+    large_files(folder, LARGE_BYTES, &mut files)?;
+    let mut buffer = vec![0; 4 << 20];
+    let mut total = 0;
+    let begin = Instant::now();
+    for path in files {
+        let fault = |error| PerfError::Io { what: path.display().to_string(), error };
+        let mut file = File::open(&path).map_err(fault)?;
+        while total < ENOUGH_BYTES {
+            match file.read(&mut buffer).map_err(fault)? {
+                0 => break,
+                read => total += read as u64,
+            }
+        }
+    }
+    Ok(total as f64 / MB / begin.elapsed().as_secs_f64())
+}
+
+/// Files of segments; not the write-ahead log, whose blocks may never have been written to.
+fn large_files(
+    folder: &Path,
+    bytes: u64,
+    found: &mut Vec<std::path::PathBuf>,
+) -> Result<(), PerfError> {
+    let fault = |error| PerfError::Io { what: folder.display().to_string(), error };
+    for entry in fs::read_dir(folder).map_err(fault)? {
+        let entry = entry.map_err(fault)?;
+        let kind = entry.file_type().map_err(fault)?;
+        if kind.is_dir() && entry.file_name() != "wal" {
+            large_files(&entry.path(), bytes, found)?;
+        } else if kind.is_file() && entry.metadata().map_err(fault)?.len() >= bytes {
+            found.push(entry.path());
+        }
+    }
+    Ok(())
+}
