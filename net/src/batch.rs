@@ -11,7 +11,7 @@
 
 use bytes::Bytes;
 
-use crate::compress::Codec;
+use crate::compress::{Codec, DECOMPRESSED_MAX_BYTES};
 use crate::error::ErrorCode;
 use crate::reader::{Malformed, Reader};
 
@@ -23,6 +23,8 @@ pub const LENGTH_PREFIX_BYTES: usize = 12;
 const MAGIC_END: usize = 17;
 /// Where the checksummed part starts.
 const CRC_START: usize = 21;
+/// A record without key, value and headers: seven fields of one byte.
+const RECORD_BYTES_MIN: usize = 7;
 /// Smallest length field of any magic (Kafka's oldest record overhead).
 const LENGTH_MIN: i32 = 14;
 
@@ -182,13 +184,15 @@ impl BatchHeader {
         });
     }
 
-    /// Turns the batch into one of CreateTime, with a new checksum where that changes anything.
-    pub fn set_create_time(&mut self) {
+    /// Turns the batch into one of CreateTime whose largest time is `max_timestamp`, with a new
+    /// checksum where that changes anything.
+    pub fn set_create_time(&mut self, max_timestamp: i64) {
         if self.timestamp_type() == TimestampType::LogAppendTime {
             self.change(|header| header.attributes &= !LOG_APPEND_TIME_BIT);
         }
-        if self.max_timestamp < -1 {
-            self.change(|header| header.max_timestamp = -1);
+        let max_timestamp = max_timestamp.max(-1);
+        if self.max_timestamp != max_timestamp {
+            self.change(|header| header.max_timestamp = max_timestamp);
         }
     }
 
@@ -296,8 +300,8 @@ pub enum BatchError {
     Control,
     #[error("sequence {base_sequence} with producer id {producer_id}")]
     Sequence { producer_id: i64, base_sequence: i32 },
-    #[error("timestamp {timestamp} is outside [{from}, {to}]")]
-    Timestamp { timestamp: i64, from: i64, to: i64 },
+    #[error("{record_count} records do not fit into {body_bytes} bytes")]
+    NoRoomForRecords { record_count: i32, body_bytes: usize },
 }
 
 impl BatchError {
@@ -312,13 +316,13 @@ impl BatchError {
             }
             BatchError::TooLarge { .. } => ErrorCode::MessageTooLarge,
             BatchError::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
-            BatchError::Timestamp { .. } => ErrorCode::InvalidTimestamp,
             BatchError::NoBatch
             | BatchError::Truncated
             | BatchError::MoreThanOneBatch
             | BatchError::OldMagic(_)
             | BatchError::BaseOffset(_)
             | BatchError::RecordCount { .. }
+            | BatchError::NoRoomForRecords { .. }
             | BatchError::Control
             | BatchError::Sequence { .. } => ErrorCode::InvalidRecord,
         }
@@ -330,9 +334,9 @@ impl BatchError {
             self,
             BatchError::BaseOffset(_)
                 | BatchError::RecordCount { .. }
+                | BatchError::NoRoomForRecords { .. }
                 | BatchError::Control
                 | BatchError::Sequence { .. }
-                | BatchError::Timestamp { .. }
         )
     }
 }
@@ -369,9 +373,7 @@ impl Batch {
             Some(records) => records.clone(),
         };
         let batch = Batch::split_from(&mut rest)?;
-        if !rest.is_empty() && (rest.len() >= MAGIC_END || rest.iter().any(|byte| *byte != 0)) {
-            return Err(BatchError::MoreThanOneBatch);
-        }
+        check_tail(&rest)?;
         match batch.header.codec() {
             Some(Codec::Zstd) if version < 7 => Err(BatchError::ZstdTooEarly),
             Some(_) => Ok(batch),
@@ -418,6 +420,13 @@ impl Batch {
         if record_count < 1 || i64::from(record_count) != i64::from(last_offset_delta) + 1 {
             return Err(BatchError::RecordCount { record_count, last_offset_delta });
         }
+        let body_bytes = match header.codec() {
+            Some(Codec::None) => self.bytes.len() - HEADER_BYTES,
+            _ => DECOMPRESSED_MAX_BYTES,
+        };
+        if record_count as usize > body_bytes / RECORD_BYTES_MIN {
+            return Err(BatchError::NoRoomForRecords { record_count, body_bytes });
+        }
         if header.is_control() {
             return Err(BatchError::Control);
         }
@@ -427,25 +436,23 @@ impl Batch {
         Ok(())
     }
 
-    /// Check 7, by the header's largest timestamp. -1 (none) always passes.
-    pub fn check_timestamp(
-        &self,
-        now_ms: i64,
-        before_max_ms: i64,
-        after_max_ms: i64,
-    ) -> Result<(), BatchError> {
-        let timestamp = self.header.effective_max_timestamp();
-        let from = now_ms.saturating_sub(before_max_ms);
-        let to = now_ms.saturating_add(after_max_ms);
-        if timestamp == -1 || (from..=to).contains(&timestamp) {
-            return Ok(());
-        }
-        Err(BatchError::Timestamp { timestamp, from, to })
-    }
-
     /// The records as they stand, compressed or not.
     pub fn body(&self) -> Bytes {
         self.bytes.slice(HEADER_BYTES..)
+    }
+}
+
+/// What may follow the only batch of a Produce: too little to be told from garbage, or another
+/// batch that is cut short.
+fn check_tail(tail: &[u8]) -> Result<(), BatchError> {
+    if tail.len() < MAGIC_END {
+        return Ok(());
+    }
+    match BatchHeader::parse(tail) {
+        Ok(header) if header.size_bytes() <= tail.len() => Err(BatchError::MoreThanOneBatch),
+        Err(BatchError::OldMagic(_)) => Err(BatchError::MoreThanOneBatch),
+        Ok(_) | Err(BatchError::Truncated) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The records inside a batch: iterated lazily, searched by time, moved to another codec.
 //!
-//! What a client put inside a batch is not checked on the produce path, so everything here
-//! assumes lies: counts are compared with the bytes that are left, a record must fill exactly
+//! What a client put inside a compressed batch is not checked on the produce path, so everything
+//! here assumes lies: counts are compared with the bytes that are left, a record must fill exactly
 //! the length it names, offsets must lie within the batch and rise. Nothing is allocated from a
 //! number in the data; decompression has the caller's limit. Pure; on any shard, and on blocking
 //! threads for big batches.
@@ -51,6 +51,16 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
+    /// Whether its headers are as many as it counts and end where the record ends.
+    pub fn check_headers(&self) -> Result<(), RecordError> {
+        let mut headers = self.headers();
+        headers.by_ref().try_for_each(|header| header.map(drop))?;
+        match headers.reader.remaining() {
+            0 => Ok(()),
+            _ => Err(RecordError::Malformed),
+        }
+    }
+
     /// The record's headers, parsed as they are asked for.
     pub fn headers(&self) -> Headers<'a> {
         Headers { reader: Reader::new(self.headers), left: self.header_count }
@@ -103,7 +113,7 @@ fn read_field<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, RecordErr
 #[derive(Debug, Clone)]
 pub struct Unfolded {
     header: BatchHeader,
-    records: Bytes,
+    pub(crate) records: Bytes,
 }
 
 impl Unfolded {
@@ -125,9 +135,18 @@ impl Unfolded {
         }
     }
 
-    /// The uncompressed record bytes.
-    pub fn bytes(&self) -> &Bytes {
-        &self.records
+    /// The same records under another codec, with length and checksum to match. The level is the
+    /// codec's own (see [`compress::compress`]).
+    pub fn refold(&self, codec: Codec, level: Option<i32>) -> Result<Batch, RecordError> {
+        let folded = compress::compress(codec, level, &self.records)
+            .map_err(|_| RecordError::Compress(CompressError::Damaged))?;
+        let length = folded.len() + HEADER_BYTES - LENGTH_PREFIX_BYTES;
+        let limit_bytes = i32::MAX as usize;
+        let mut header = self.header;
+        header.batch_length =
+            i32::try_from(length).map_err(|_| CompressError::TooLarge { limit_bytes })?;
+        header.set_codec(codec);
+        Ok(seal(header, &folded))
     }
 }
 
@@ -250,48 +269,6 @@ pub fn largest_timestamp(
         }
     }
     Ok(largest)
-}
-
-/// Offenders that a Produce answer names at most.
-pub const OFFENDERS_MAX: usize = 100;
-
-/// The places in the batch (0 is the first record) of records that `is_bad`, the first hundred of
-/// them: what `record_errors` of a Produce answer lists (KIP-467). Fails when the batch cannot be
-/// read to its end, or holds fewer records than its header counts.
-pub fn offenders(
-    batch: &Batch,
-    limit_bytes: usize,
-    is_bad: impl Fn(&Record<'_>) -> bool,
-) -> Result<Vec<i32>, RecordError> {
-    let mut found = Vec::new();
-    for (place, record) in (0i32..).zip(&Unfolded::new(batch, limit_bytes)?) {
-        if is_bad(&record?) && found.len() < OFFENDERS_MAX {
-            found.push(place);
-        }
-    }
-    Ok(found)
-}
-
-/// The same records under another codec, with length and checksum to match. The level is the
-/// codec's own (see [`compress::compress`]). A batch already in that codec is returned as it is.
-pub fn recompress(
-    batch: &Batch,
-    codec: Codec,
-    level: Option<i32>,
-    limit_bytes: usize,
-) -> Result<Batch, RecordError> {
-    if batch.header.codec() == Some(codec) {
-        return Ok(batch.clone());
-    }
-    let unfolded = Unfolded::new(batch, limit_bytes)?;
-    let folded = compress::compress(codec, level, unfolded.bytes())
-        .map_err(|_| RecordError::Compress(CompressError::Damaged))?;
-    let length = folded.len() + HEADER_BYTES - LENGTH_PREFIX_BYTES;
-    let mut header = batch.header;
-    header.batch_length =
-        i32::try_from(length).map_err(|_| CompressError::TooLarge { limit_bytes })?;
-    header.set_codec(codec);
-    Ok(seal(header, &folded))
 }
 
 /// Puts header and records together and computes the checksum.

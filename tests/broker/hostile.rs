@@ -255,7 +255,13 @@ fn a_batch_that_lies_is_refused_alone() {
         ("last offset delta", 87, patched(&|b| put(b, 23, &i32::MAX.to_be_bytes()), true)),
         ("control batch", 87, patched(&|b| put(b, 21, &0x20i16.to_be_bytes()), true)),
         ("sequence -1", 87, patched(&|b| put(b, 43, &7i64.to_be_bytes()), true)),
-        ("time of tomorrow", 32, patched(&|b| put(b, 35, &i64::MAX.to_be_bytes()), true)),
+        (
+            "a record more",
+            87,
+            patched(&|b| (put(b, 23, &[0, 0, 0, 2]), put(b, 57, &[0, 0, 0, 3])).0, true),
+        ),
+        ("time of tomorrow", 32, patched(&|b| put(b, 27, &i64::MAX.to_be_bytes()), true)),
+        ("a transaction", 53, patched(&|b| put(b, 21, &0x10i16.to_be_bytes()), true)),
         ("length 2^31", 2, patched(&|b| put(b, 8, &i32::MIN.to_be_bytes()), false)),
     ] {
         let (code, offset) = produce(&mut wire, TOPIC, bytes);

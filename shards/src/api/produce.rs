@@ -9,13 +9,15 @@
 //! connection may overlap. Sequences and offsets are decided on the owning shard.
 //!
 //! Departures: records inside compressed batches are not looked at unless the topic compacts or
-//! recompresses. Null records are answered with INVALID_RECORD (Kafka never answers).
+//! recompresses, or the batch's times are out of bounds. Null records are answered with
+//! INVALID_RECORD (Kafka never answers). There are no transactions: a request with a batch of one
+//! is refused as Kafka refuses a client that may not use the transactional id.
 
 use std::time::Duration;
 
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{ProduceRequest, TopicName};
-use net::batch::Batch;
+use net::batch::{Batch, BatchHeader};
 use net::wire::{encode_produce, ProduceAnswer, ProducePartition, ProduceTopic, RefusedRecord};
 use net::{Answer, ApiKey, ErrorCode, LocalFuture, Request};
 use wal::GroupId;
@@ -26,7 +28,7 @@ use crate::config::TopicConfig;
 use crate::meta::{Image, Topic, TopicId};
 use crate::options::Acknowledge;
 use crate::partition::{AppendError, Outcome};
-use crate::validate::{self, Refused};
+use crate::validate::{self, Refused, Stored};
 
 /// From this version on topics are named by id.
 const TOPIC_IDS_SINCE: i16 = 13;
@@ -63,12 +65,26 @@ impl Told {
     }
 }
 
+/// What one shard is asked about one partition.
+#[derive(Clone)]
+enum What {
+    Append(Append),
+    /// The batch is refused, and the answer tells the log start.
+    Refuse(Refused),
+}
+
 /// One batch on its way to its shard.
 #[derive(Clone)]
-struct What {
+struct Append {
     batch: Batch,
     /// With LogAppendTime: the time that was stamped into the batch.
     log_append_time_ms: i64,
+    until: Until,
+}
+
+/// What the producer waits for, and how long.
+#[derive(Clone, Copy)]
+struct Until {
     acks: Acks,
     timeout: Duration,
 }
@@ -76,13 +92,7 @@ struct What {
 /// Starts at once: everything up to the batches' departure happens before this returns.
 pub fn handle(broker: Broker, request: Request, body: ProduceRequest) -> LocalFuture<Answer> {
     let version = request.version;
-    let acks = match body.acks {
-        0 => Some(Acks::None),
-        1 => Some(Acks::Leader),
-        -1 => Some(Acks::All),
-        _ => None,
-    };
-    let timeout = Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or(0));
+    let until = until(&body);
     let mut scatter = Scatter::default();
     let mut names = Vec::with_capacity(body.topic_data.len());
     {
@@ -91,20 +101,16 @@ pub fn handle(broker: Broker, request: Request, body: ProduceRequest) -> LocalFu
             let known = topic_of(&image, topic, version);
             let config = known.as_ref().ok().and_then(|known| broker.topic_config(known.id));
             for partition in &topic.partition_data {
-                let checked = match (acks, &known) {
-                    (None, _) => Err(Refused::code(ErrorCode::InvalidRequiredAcks)),
+                let checked = match (until, &known) {
+                    (Err(error), _) => Err(Refused::code(error)),
                     (_, Err(error)) => Err(Refused::code(*error)),
-                    (Some(acks), Ok(known)) => {
-                        check(&broker, known, config.as_deref(), partition, version).map(
-                            |(group, batch, log_append_time_ms)| {
-                                (group, What { batch, log_append_time_ms, acks, timeout })
-                            },
-                        )
+                    (Ok(until), Ok(known)) => {
+                        check(&broker, known, config.as_deref(), partition, version, until)
                     }
                 };
                 match checked {
                     Ok((group, what)) => scatter.ask(&broker, group, what),
-                    Err(refused) => scatter.answer(told_of(refused)),
+                    Err(refused) => scatter.answer(told_of(refused, -1)),
                 }
             }
             let indexes = topic.partition_data.iter().map(|partition| partition.index).collect();
@@ -112,12 +118,13 @@ pub fn handle(broker: Broker, request: Request, body: ProduceRequest) -> LocalFu
         }
     }
     let answers = scatter.send(&broker, append);
+    let is_unanswered = body.acks == 0;
     Box::pin(async move {
         let told = answers.await;
         for one in &told {
             broker.stats().told(ApiKey::Produce, one.error.code());
         }
-        if acks == Some(Acks::None) {
+        if is_unanswered {
             return match told.iter().all(|told| told.error.is_none()) {
                 true => Answer::None,
                 false => Answer::Close { reason: "a produce with acks=0 failed" },
@@ -125,6 +132,25 @@ pub fn handle(broker: Broker, request: Request, body: ProduceRequest) -> LocalFu
         }
         answer(names, told, version)
     })
+}
+
+/// What the request asks for, or why it is refused as a whole.
+fn until(body: &ProduceRequest) -> Result<Until, ErrorCode> {
+    if body.topic_data.iter().flat_map(|topic| &topic.partition_data).any(is_transactional) {
+        return Err(ErrorCode::TransactionalIdAuthorizationFailed);
+    }
+    let acks = match body.acks {
+        0 => Acks::None,
+        1 => Acks::Leader,
+        -1 => Acks::All,
+        _ => return Err(ErrorCode::InvalidRequiredAcks),
+    };
+    Ok(Until { acks, timeout: Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or(0)) })
+}
+
+fn is_transactional(data: &PartitionProduceData) -> bool {
+    let header = data.records.as_ref().and_then(|records| BatchHeader::parse(records).ok());
+    header.is_some_and(|header| header.is_transactional())
 }
 
 fn topic_of<'a>(
@@ -144,14 +170,16 @@ fn topic_of<'a>(
     Ok(known)
 }
 
-/// The checks that need no partition state; gives the batch as it will be stored.
+/// The checks that need no partition state. Gives what to ask of the partition's shard: to take
+/// the batch, or only where its log starts.
 fn check(
     broker: &Broker,
     topic: &Topic,
     config: Option<&TopicConfig>,
     data: &PartitionProduceData,
     version: i16,
-) -> Result<(GroupId, Batch, i64), Refused> {
+    until: Until,
+) -> Result<(GroupId, What), Refused> {
     let Some((located, config)) = topic.partition(data.index).zip(config) else {
         return Err(Refused::code(ErrorCode::UnknownTopicOrPartition));
     };
@@ -161,14 +189,19 @@ fn check(
     }
     let now_ms = broker.shard().wall_ms();
     let name = (&*topic.name, data.index);
-    let stored = validate::batch(data.records.as_ref(), config, name, now_ms, version)?;
-    Ok((located.group, stored.batch, stored.log_append_time_ms))
+    let what = match validate::batch(data.records.as_ref(), config, name, now_ms, version) {
+        Ok(Stored { batch, log_append_time_ms }) => {
+            What::Append(Append { batch, log_append_time_ms, until })
+        }
+        Err(refused) if refused.hides_log_start => return Err(refused),
+        Err(refused) => What::Refuse(refused),
+    };
+    Ok((located.group, what))
 }
 
-fn told_of(refused: Refused) -> Told {
-    let mut told = Told::failed(refused.error, refused.message);
-    told.record_errors = refused.record_errors;
-    told
+fn told_of(refused: Refused, log_start: i64) -> Told {
+    let told = Told::failed(refused.error, refused.message);
+    Told { record_errors: refused.record_errors, log_start, ..told }
 }
 
 /// On the shard that owns the partitions: all appends first, in order, then the waiting.
@@ -202,9 +235,12 @@ fn start(broker: &Broker, ask: Ask<What>) -> Result<Started, Told> {
     let Some(partition) = broker.partition(ask.group) else {
         return Err(Told::failed(broker.placement().absent(ask.group), None));
     };
-    let What { batch, log_append_time_ms, acks, timeout } = ask.what;
     let mut state = partition.borrow_mut();
     let log_start = state.log_start();
+    let Append { batch, log_append_time_ms, until: Until { acks, timeout } } = match ask.what {
+        What::Append(append) => append,
+        What::Refuse(refused) => return Err(told_of(refused, log_start)),
+    };
     let appended = state.append(&batch).map_err(|error| Told {
         log_start,
         ..Told::failed(code_of(&error), Some(error.to_string()))
