@@ -3,21 +3,21 @@
 //! Departures: topics are created before the answer, not behind it; partitions stand in order; a
 //! topic entry without name and id is INVALID_REQUEST (Kafka answers -1 and loses the brokers).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kafka_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
 use kafka_protocol::messages::metadata_response::{
     MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
-use kafka_protocol::messages::BrokerId;
+use kafka_protocol::messages::{BrokerId, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use net::{ConnectionContext, ErrorCode};
 use uuid::Uuid;
 
 use super::admin::Admin;
 use super::create_topics;
-use super::names::{broker_id, broker_ids, check_topic_name, text, topic_name};
+use super::names::{broker_id, broker_ids, check_topic_name, text, topic_name, METADATA_LOG};
 use crate::config::BrokerConfig;
 use crate::meta::{Image, NodeId, Partition, Topic, TopicId, META_GROUP};
 
@@ -33,12 +33,17 @@ pub async fn handle<A: Admin>(
     version: i16,
     request: MetadataRequest,
 ) -> MetadataResponse {
+    if names_by_id_too_early(version, &request) {
+        return refused_whole(&request);
+    }
     let refused = create_missing(admin, version, &request).await;
     let image = admin.image();
     let builder = Builder { admin, image: &image, version, request: &request };
     let topics = match &request.topics {
         Some(asked) if !(version == 0 && asked.is_empty()) => {
-            asked.iter().map(|topic| builder.asked(topic, &refused)).collect()
+            let mut seen = BTreeSet::new();
+            let first = asked.iter().filter(|topic| seen.insert(builder.key(topic)));
+            first.map(|topic| builder.asked(topic, &refused)).collect()
         }
         _ => image.topics().map(|topic| builder.topic(topic)).collect(),
     };
@@ -52,6 +57,27 @@ pub async fn handle<A: Admin>(
             8..=10 if asked_operations => CLUSTER_OPERATIONS,
             _ => NO_OPERATIONS,
         })
+}
+
+/// Ids and null names are part of the schema from version 10, and of the protocol from 12.
+fn names_by_id_too_early(version: i16, request: &MetadataRequest) -> bool {
+    let by_id = |topic: &MetadataRequestTopic| !topic.topic_id.is_nil() || topic.name.is_none();
+    (10..12).contains(&version) && request.topics.iter().flatten().any(by_id)
+}
+
+/// As Kafka refuses a request as a whole: with each of its topics, and nothing else.
+fn refused_whole(request: &MetadataRequest) -> MetadataResponse {
+    let topics = request.topics.iter().flatten().map(|topic| {
+        MetadataResponseTopic::default()
+            .with_error_code(ErrorCode::InvalidRequest.code())
+            .with_name(Some(topic.name.clone().unwrap_or_default()))
+            .with_topic_id(topic.topic_id)
+            .with_topic_authorized_operations(NO_OPERATIONS)
+    });
+    MetadataResponse::default()
+        .with_controller_id(BrokerId(-1))
+        .with_topics(topics.collect())
+        .with_cluster_authorized_operations(NO_OPERATIONS)
 }
 
 /// A live broker that takes admin requests: the leader of `__meta`, or this one while there is none.
@@ -77,6 +103,7 @@ async fn create_missing<A: Admin>(admin: &A, version: i16, request: &MetadataReq
         .filter(|topic| topic.topic_id.is_nil())
         .filter_map(|topic| topic.name.as_ref().map(|name| name.as_str()))
         .filter(|name| image.topic(name).is_none() && check_topic_name(name).is_ok())
+        .filter(|name| *name != METADATA_LOG)
         .collect();
     missing.sort_unstable();
     missing.dedup();
@@ -126,6 +153,15 @@ struct Builder<'a, A> {
 }
 
 impl<A: Admin> Builder<'_, A> {
+    /// What two entries have in common that ask for the same: one of them is answered.
+    fn key(&self, asked: &MetadataRequestTopic) -> (Uuid, Option<TopicName>) {
+        if !asked.topic_id.is_nil() {
+            return (asked.topic_id, None);
+        }
+        let known = asked.name.as_ref().and_then(|name| self.image.topic(name));
+        known.map_or((Uuid::nil(), asked.name.clone()), |topic| (topic.id.0, None))
+    }
+
     /// One topic that the client named; the id wins over the name.
     fn asked(&self, asked: &MetadataRequestTopic, refused: &Refused) -> MetadataResponseTopic {
         if !asked.topic_id.is_nil() {
@@ -154,25 +190,32 @@ impl<A: Admin> Builder<'_, A> {
             None if self.version < 12 => Some(topic_name("")),
             None => None,
         };
+        let operations = match name {
+            Some(_) => self.operations(),
+            None => NO_OPERATIONS,
+        };
         MetadataResponseTopic::default()
             .with_error_code(code.code())
             .with_name(shown)
             .with_topic_id(id)
-            .with_topic_authorized_operations(NO_OPERATIONS)
+            .with_topic_authorized_operations(operations)
+    }
+
+    fn operations(&self) -> i32 {
+        match self.version {
+            8.. if self.request.include_topic_authorized_operations => TOPIC_OPERATIONS,
+            _ => NO_OPERATIONS,
+        }
     }
 
     fn topic(&self, topic: &Arc<Topic>) -> MetadataResponseTopic {
         let partitions = (0..).zip(&topic.partitions);
-        let operations = match self.version {
-            8.. if self.request.include_topic_authorized_operations => TOPIC_OPERATIONS,
-            _ => NO_OPERATIONS,
-        };
         MetadataResponseTopic::default()
             .with_name(Some(topic_name(&topic.name)))
             .with_topic_id(topic.id.0)
             .with_is_internal(topic.is_internal())
             .with_partitions(partitions.map(|(number, p)| self.partition(number, p)).collect())
-            .with_topic_authorized_operations(operations)
+            .with_topic_authorized_operations(self.operations())
     }
 
     fn partition(&self, number: i32, partition: &Partition) -> MetadataResponsePartition {
