@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use kafka_protocol::messages::describe_topic_partitions_request::DescribeTopicPartitionsRequest;
+use kafka_protocol::messages::describe_topic_partitions_request::{
+    Cursor as RequestCursor, DescribeTopicPartitionsRequest,
+};
 use kafka_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponse, DescribeTopicPartitionsResponsePartition,
     DescribeTopicPartitionsResponseTopic,
@@ -28,8 +30,9 @@ pub fn handle<A: Admin>(
     let image = admin.image();
     let names = asked_names(&image, &request);
     let response = DescribeTopicPartitionsResponse::default();
-    if request.cursor.as_ref().is_some_and(|cursor| cursor.partition_index < 0) {
-        let refused = names.iter().map(|name| error(name, ErrorCode::InvalidRequest));
+    if request.cursor.as_ref().is_some_and(|cursor| !is_legal(cursor, &request, &names)) {
+        let asked = request.topics.iter();
+        let refused = asked.map(|topic| error(&topic.name, ErrorCode::InvalidRequest));
         return response.with_topics(refused.collect());
     }
     let mut left = request.response_partition_limit.clamp(1, PAGE_PARTITIONS_MAX) as usize;
@@ -54,6 +57,16 @@ pub fn handle<A: Admin>(
         }
     }
     response.with_topics(topics)
+}
+
+/// A cursor names a partition, and one of the topics that are asked for.
+fn is_legal(
+    cursor: &RequestCursor,
+    request: &DescribeTopicPartitionsRequest,
+    names: &BTreeSet<String>,
+) -> bool {
+    let asked = request.topics.is_empty() || names.contains(cursor.topic_name.as_str());
+    asked && cursor.partition_index >= 0
 }
 
 /// The names to describe, sorted, from the cursor on. An empty list asks for all.

@@ -67,6 +67,38 @@ fn topics_are_found_by_id() {
     assert_eq!(codes(&response), [("a".to_owned(), 0), ("null".into(), 100), ("null".into(), 42)]);
     assert_eq!(response.topics[1].topic_id, Uuid::from_u128(9));
     assert_eq!(response.brokers.len(), 1, "one bad entry does not hide the brokers");
+
+    let same = vec![by_id(id), MetadataRequestTopic::default().with_name(Some(name("a")))];
+    assert_eq!(codes(&metadata(&cluster, 12, asking(Some(same), true))), [("a".to_owned(), 0)]);
+}
+
+#[test]
+fn ids_are_refused_in_versions_whose_schema_only_has_them() {
+    let cluster = cluster(1, &[("a", 1, 1)]);
+    let id = cluster.image().topic("a").unwrap().id.0;
+    let both = MetadataRequestTopic::default().with_topic_id(id).with_name(Some(name("a")));
+    let neither = MetadataRequestTopic::default().with_name(None);
+    for version in [10, 11] {
+        for (bad, shown) in [(&both, "a"), (&neither, "")] {
+            let asked = asking(Some(vec![bad.clone(), named(&["new"]).unwrap().remove(0)]), true);
+            let response = metadata(&cluster, version, asked);
+            assert_eq!(codes(&response), [(shown.to_owned(), 42), ("new".into(), 42)]);
+            assert_eq!(response.topics[0].topic_id, bad.topic_id);
+            assert_eq!((response.brokers.len(), response.controller_id.0), (0, -1));
+            assert_eq!(response.cluster_id, None);
+        }
+        assert_eq!(metadata(&cluster, version, asking(named(&["a"]), true)).brokers.len(), 1);
+    }
+    assert!(cluster.image().topic("new").is_none());
+    let topics = Some(vec![both]);
+    assert_eq!(codes(&metadata(&cluster, 12, asking(topics, true))), [("a".to_owned(), 0)]);
+}
+
+#[test]
+fn the_metadata_log_is_not_created_on_request() {
+    let cluster = cluster(1, &[]);
+    let response = metadata(&cluster, 12, asking(named(&["__cluster_metadata"]), true));
+    assert_eq!(codes(&response), [("__cluster_metadata".to_owned(), 3)]);
 }
 
 #[test]
@@ -74,7 +106,7 @@ fn topics_are_created_on_request() {
     let cluster = Cluster::of(1).with("num.partitions", "2");
     assert_eq!(codes(&metadata(&cluster, 9, asking(named(&["a"]), false))), [("a".to_owned(), 3)]);
     let response = metadata(&cluster, 9, asking(named(&["a", "a b", "a"]), true));
-    assert_eq!(codes(&response), [("a".to_owned(), 0), ("a b".into(), 17), ("a".into(), 0)]);
+    assert_eq!(codes(&response), [("a".to_owned(), 0), ("a b".into(), 17)], "each once");
     assert_eq!(response.topics[0].partitions.len(), 2);
     assert_eq!(
         codes(&metadata(&cluster, 3, asking(named(&["old"]), false))),
@@ -122,6 +154,9 @@ fn operations_come_when_asked_for() {
     let response = metadata(&cluster, 8, asked);
     assert_eq!(response.cluster_authorized_operations, 8096);
     assert_eq!(response.topics[0].topic_authorized_operations, 3576);
+    let asked = asking(named(&["x"]), false).with_include_topic_authorized_operations(true);
+    let unknown = metadata(&cluster, 13, asked);
+    assert_eq!(unknown.topics[0].topic_authorized_operations, 3576);
 }
 
 #[test]
@@ -182,7 +217,10 @@ fn partitions_come_page_by_page() {
     assert_eq!(page(&cluster, &["c", "a", "a"], 0, None).1, Some(("a".into(), 1)), "at least one");
     let (topics, _) = page(&cluster, &["zz", "a b"], 10, None);
     assert_eq!(topics, [("a b".to_owned(), 17, vec![]), ("zz".into(), 3, vec![])]);
-    assert_eq!(page(&cluster, &["a"], 10, Some(("a", -1))).0, [("a".to_owned(), 42, vec![])]);
+    let refused = ["a", "c"].map(|topic| (topic.to_owned(), 42, vec![]));
+    assert_eq!(page(&cluster, &["a", "c"], 10, Some(("c", -1))).0, refused);
+    assert_eq!(page(&cluster, &["a", "c"], 10, Some(("b", 0))).0, refused, "b is not asked for");
+    assert_eq!(page(&cluster, &["a", "c"], 10, Some(("c", 0))).0, [entry("c", &[0])]);
 }
 
 #[test]
@@ -269,6 +307,9 @@ fn absent_features_answer_as_kafka_does_without_them() {
         panic!()
     };
     assert_eq!(token.error_code, 64);
+    let asked = m::RenewDelegationTokenRequest::default();
+    let ResponseKind::RenewDelegationToken(token) = cluster.ask(2, asked) else { panic!() };
+    assert_eq!((token.error_code, token.expiry_timestamp_ms), (64, -1));
 }
 
 #[test]
