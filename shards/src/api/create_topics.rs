@@ -150,15 +150,15 @@ fn place(
     partitions: i32,
     replicas: i16,
 ) -> Result<Vec<Assignment>, Refusal> {
-    let partitions = if partitions == -1 { config.num_partitions } else { partitions };
-    if partitions <= 0 {
-        let message = "Number of partitions was set to an invalid non-positive value.";
-        return Err(Refusal::new(ErrorCode::InvalidPartitions, message));
-    }
     let replicas = if replicas == -1 { config.default_replication_factor } else { replicas };
     if replicas <= 0 {
         let message = "Replication factor must be larger than 0, or -1 to use the default value.";
         return Err(Refusal::new(ErrorCode::InvalidReplicationFactor, message));
+    }
+    let partitions = if partitions == -1 { config.num_partitions } else { partitions };
+    if partitions <= 0 {
+        let message = "Number of partitions was set to an invalid non-positive value.";
+        return Err(Refusal::new(ErrorCode::InvalidPartitions, message));
     }
     placement::place(image, partitions as usize, replicas)
 }

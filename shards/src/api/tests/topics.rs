@@ -73,6 +73,7 @@ fn the_table_of_mistakes() {
         (topic("t", -2, 1), 37, "Number of partitions was set to an invalid non-positive value.".into()),
         (topic("t", 1, 0), 38, "Replication factor must be larger than 0, or -1 to use the default value.".into()),
         (topic("t", 1, -2), 38, "Replication factor must be larger than 0, or -1 to use the default value.".into()),
+        (topic("t", 0, 0), 38, "Replication factor must be larger than 0, or -1 to use the default value.".into()),
         (topic("t", 1, 3), 38, "Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because only 1 broker(s) are registered.".into()),
         (topic("a b", 1, 1), 17, format!("Topic name is invalid: 'a b' {illegal}")),
         (topic("ä", 1, 1), 17, format!("Topic name is invalid: 'ä' {illegal}")),
