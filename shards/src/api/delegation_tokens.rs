@@ -16,7 +16,7 @@ pub fn create() -> CreateDelegationTokenResponse {
 }
 
 pub fn renew() -> RenewDelegationTokenResponse {
-    RenewDelegationTokenResponse::default().with_error_code(CODE)
+    RenewDelegationTokenResponse::default().with_error_code(CODE).with_expiry_timestamp_ms(-1)
 }
 
 pub fn expire() -> ExpireDelegationTokenResponse {
