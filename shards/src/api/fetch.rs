@@ -172,6 +172,7 @@ fn session_request(body: &FetchRequest, by_id: bool) -> SessionRequest {
     SessionRequest {
         session_id: body.session_id,
         session_epoch: body.session_epoch,
+        by_id,
         asks,
         forgotten,
     }

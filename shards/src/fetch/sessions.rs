@@ -72,6 +72,8 @@ pub struct Plan {
 pub struct SessionRequest {
     pub session_id: i32,
     pub session_epoch: i32,
+    /// Whether topics are named by id; one session never changes that.
+    pub by_id: bool,
     pub asks: Vec<(TopicKey, i32, Ask)>,
     pub forgotten: Vec<(TopicKey, i32)>,
 }
@@ -117,7 +119,7 @@ impl Sessions {
             }
             (id, 0) => {
                 self.sessions.remove(&id);
-                Ok(self.open(request.asks, now, random))
+                Ok(self.open(request.by_id, request.asks, now, random))
             }
             (id, epoch) => self.resume(id, epoch, request, now),
         }
@@ -146,7 +148,13 @@ impl Sessions {
         has_news || changed
     }
 
-    fn open(&mut self, asks: Vec<(TopicKey, i32, Ask)>, now: Instant, random: u64) -> Plan {
+    fn open(
+        &mut self,
+        by_id: bool,
+        asks: Vec<(TopicKey, i32, Ask)>,
+        now: Instant,
+        random: u64,
+    ) -> Plan {
         if asks.is_empty() || !self.make_room(now) {
             return full(0, asks);
         }
@@ -154,7 +162,6 @@ impl Sessions {
         while id == 0 || self.sessions.contains_key(&id) {
             id = id.wrapping_add(1) & i32::MAX;
         }
-        let by_id = matches!(asks[0].0, TopicKey::Id(_));
         let partitions = asks
             .iter()
             .map(|(topic, partition, ask)| ((topic.clone(), *partition), (*ask, Told::NOTHING)))
@@ -177,8 +184,7 @@ impl Sessions {
         if session.epoch != epoch {
             return Err(SessionError(ErrorCode::InvalidFetchSessionEpoch));
         }
-        if request.asks.iter().any(|(topic, ..)| matches!(topic, TopicKey::Id(_)) != session.by_id)
-        {
+        if session.by_id != request.by_id {
             return Err(SessionError(ErrorCode::FetchSessionTopicIdError));
         }
         session.epoch = next_epoch(epoch);
@@ -250,6 +256,7 @@ mod tests {
         SessionRequest {
             session_id: id,
             session_epoch: epoch,
+            by_id: false,
             asks: asks.iter().map(|(p, offset)| (topic(), *p, ask(*offset))).collect(),
             forgotten: forgotten.iter().map(|p| (topic(), *p)).collect(),
         }
@@ -316,8 +323,7 @@ mod tests {
     fn a_session_does_not_mix_names_and_ids() {
         let mut sessions = Sessions::new(1);
         sessions.plan(request(0, 0, &[(0, 0)], &[]), at(0), 7).unwrap();
-        let mut mixed = request(7, 1, &[], &[]);
-        mixed.asks.push((TopicKey::Id(Uuid::from_u128(1)), 0, ask(0)));
+        let mixed = SessionRequest { by_id: true, ..request(7, 1, &[], &[]) };
         let refused = sessions.plan(mixed, at(0), 0).unwrap_err();
         assert_eq!(refused, SessionError(ErrorCode::FetchSessionTopicIdError));
     }
