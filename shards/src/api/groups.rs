@@ -14,6 +14,7 @@ use kafka_protocol::protocol::StrBytes;
 use net::{ConnectionContext, ErrorCode};
 
 use super::*;
+use crate::groups::coordinator::check_group_id;
 use crate::groups::partition_of;
 use crate::groups::runtime::Coordinators;
 use crate::groups::types::GroupError;
@@ -84,6 +85,15 @@ pub(super) fn home<G: Groups>(groups: &G, group: &str) -> Result<(GroupId, i32),
     let topic = image.topic(OFFSETS_TOPIC).ok_or(GroupError::NotCoordinator)?;
     let number = partition_of(group, topic.partitions.len() as i32);
     Ok((topic.partitions[number as usize].group, number))
+}
+
+/// Where a group lives that has or gets members: its name is checked even while there is no topic.
+pub(super) fn home_of_members<G: Groups>(
+    groups: &G,
+    group: &str,
+) -> Result<(GroupId, i32), GroupError> {
+    check_group_id(group)?;
+    home(groups, group)
 }
 
 /// Whether a partition exists; offsets are kept for those only.

@@ -2,7 +2,7 @@
 
 use kafka_protocol::messages::{HeartbeatRequest, HeartbeatResponse};
 
-use super::groups::{code_of, home, owned, owned_option, Groups};
+use super::groups::{code_of, home_of_members, owned, owned_option, Groups};
 use crate::groups::runtime::Coordinators;
 use crate::groups::types::Heartbeat;
 
@@ -13,7 +13,7 @@ pub async fn handle<G: Groups>(groups: &G, request: HeartbeatRequest) -> Heartbe
         member_id: owned(&request.member_id),
         instance_id: owned_option(&request.group_instance_id),
     };
-    let outcome = match home(groups, &beat.group) {
+    let outcome = match home_of_members(groups, &beat.group) {
         Ok((shard_group, partition)) => {
             let call = move |coordinators: Coordinators| async move {
                 coordinators.heartbeat(partition, beat).await

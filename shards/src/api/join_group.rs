@@ -10,6 +10,8 @@ use net::ConnectionContext;
 use super::groups::{
     client_host, code, copied, home, owned, owned_option, wire, wire_option, Groups,
 };
+use crate::config::BrokerConfig;
+use crate::groups::coordinator::check_group_and_session;
 use crate::groups::types::{Join, JoinAnswer, JoinedMember};
 
 pub async fn handle<G: Groups>(
@@ -39,6 +41,11 @@ pub async fn handle<G: Groups>(
         member_id_required: version >= 4,
         can_skip_assignment: version >= 9,
     };
+    let config = BrokerConfig::resolve(groups.settings(), &groups.image());
+    let limits_ms = config.group_min_session_timeout_ms..=config.group_max_session_timeout_ms;
+    if let Err(error) = check_group_and_session(&join, limits_ms) {
+        return response(version, JoinAnswer::error(&join.member_id, error));
+    }
     let answer = match home(groups, &join.group) {
         Ok((shard_group, partition)) => {
             let call = move |coordinators: crate::groups::runtime::Coordinators| async move {
@@ -46,7 +53,7 @@ pub async fn handle<G: Groups>(
             };
             groups.on_coordinator(shard_group, call).await
         }
-        Err(error) => JoinAnswer::error(&join.member_id, error),
+        Err(error) => JoinAnswer::error("", error),
     };
     response(version, answer)
 }

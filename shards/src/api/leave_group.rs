@@ -5,7 +5,7 @@ use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::leave_group_response::MemberResponse;
 use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 
-use super::groups::{code, code_of, home, owned, owned_option, Groups};
+use super::groups::{code, code_of, home_of_members, owned, owned_option, Groups};
 use crate::groups::runtime::Coordinators;
 use crate::groups::types::{GroupError, Leaving};
 
@@ -49,7 +49,7 @@ async fn leave<G: Groups>(
         instance_id: owned_option(&member.group_instance_id),
     };
     let leaving: Vec<Leaving> = members.iter().map(leaving).collect();
-    let (shard_group, partition) = home(groups, &group)?;
+    let (shard_group, partition) = home_of_members(groups, &group)?;
     let call = move |coordinators: Coordinators| async move {
         coordinators.leave(partition, group, leaving).await
     };

@@ -44,6 +44,8 @@ pub async fn handle<G: Groups>(
         let partitions = partitions.collect();
         OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions)
     });
+    // A topic of which nothing was asked is not answered.
+    let topics = topics.filter(|topic| !topic.partitions.is_empty());
     OffsetCommitResponse::default().with_topics(topics.collect())
 }
 

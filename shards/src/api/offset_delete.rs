@@ -39,6 +39,8 @@ pub async fn handle<G: Groups>(groups: &G, request: OffsetDeleteRequest) -> Offs
         let partitions = partitions.collect();
         OffsetDeleteResponseTopic::default().with_name(topic.name).with_partitions(partitions)
     });
+    // A topic of which nothing was asked is not answered.
+    let topics = topics.filter(|topic| !topic.partitions.is_empty());
     OffsetDeleteResponse::default().with_topics(topics.collect())
 }
 

@@ -3,7 +3,7 @@
 
 use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 
-use super::groups::{code, copied, home, owned, owned_option, wire_option, Groups};
+use super::groups::{code, copied, home_of_members, owned, owned_option, wire_option, Groups};
 use crate::groups::types::{GroupError, Sync, SyncAnswer};
 
 pub async fn handle<G: Groups>(
@@ -27,7 +27,7 @@ pub async fn handle<G: Groups>(
     let answer = if version >= 5 && (sync.protocol_type.is_none() || sync.protocol.is_none()) {
         SyncAnswer::error(GroupError::InconsistentGroupProtocol)
     } else {
-        match home(groups, &sync.group) {
+        match home_of_members(groups, &sync.group) {
             Ok((shard_group, partition)) => {
                 let call = move |coordinators: crate::groups::runtime::Coordinators| async move {
                     coordinators.sync(partition, sync).await

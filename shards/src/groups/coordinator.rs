@@ -18,6 +18,7 @@
 //! It reads no clock, draws no random number, and iterates in the order of ids or of joining.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -210,7 +211,7 @@ impl Coordinator {
         }
         let is_unknown = request.member_id.is_empty();
         if !is_unknown && !self.groups.contains_key(request.group.as_str()) {
-            let answer = JoinAnswer::error(&request.member_id, GroupError::UnknownMemberId);
+            let answer = JoinAnswer::error("", GroupError::UnknownMemberId);
             return self.out.answers.push(Answer::Join(token, answer));
         }
         let id = request.group.clone();
@@ -220,11 +221,8 @@ impl Coordinator {
     }
 
     fn check_join(&self, request: &Join) -> Result<(), GroupError> {
-        check_group_id(&request.group)?;
         let limits = self.config.min_session_timeout_ms..=self.config.max_session_timeout_ms;
-        if !limits.contains(&request.session_timeout_ms) {
-            return Err(GroupError::InvalidSessionTimeout);
-        }
+        check_group_and_session(request, limits)?;
         let instance_bytes = request.instance_id.as_ref().map_or(0, String::len);
         let longest = request.protocols.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         // The member id is made of the instance id, and all must fit into a record.
@@ -372,6 +370,18 @@ impl Turn<'_> {
         let value = self.group.value();
         self.out.records.push(Record::Group(self.group.id.to_string(), Some(value.clone())));
         self.group.stored = Some(value);
+    }
+}
+
+/// What a join must satisfy whatever group it is for.
+pub(crate) fn check_group_and_session(
+    request: &Join,
+    limits_ms: RangeInclusive<i32>,
+) -> Result<(), GroupError> {
+    check_group_id(&request.group)?;
+    match limits_ms.contains(&request.session_timeout_ms) {
+        true => Ok(()),
+        false => Err(GroupError::InvalidSessionTimeout),
     }
 }
 

@@ -144,12 +144,11 @@ impl Coordinators {
     }
 
     pub async fn join(&self, partition: i32, request: Join) -> JoinAnswer {
-        let member_id = request.member_id.clone();
         let answer = match self.led(partition) {
             Ok(led) => led.join(request).await,
             Err(error) => Err(error),
         };
-        answer.unwrap_or_else(|error| JoinAnswer::error(&member_id, error))
+        answer.unwrap_or_else(|error| JoinAnswer::error("", error))
     }
 
     pub async fn sync(&self, partition: i32, request: Sync) -> SyncAnswer {

@@ -205,6 +205,26 @@ fn the_first_question_makes_the_offsets_topic() {
 }
 
 #[test]
+fn bad_names_and_sessions_are_named_before_there_is_an_offsets_topic() {
+    sim(|shard| async move {
+        let node = Node::new(shard);
+        let nobody = join("").with_group_id(group(""));
+        assert_eq!(ask!(node, 9, nobody => JoinGroup).error_code, 24);
+        for session_ms in [5_999, 1_800_001] {
+            let hasty = join("").with_session_timeout_ms(session_ms);
+            assert_eq!(ask!(node, 9, hasty => JoinGroup).error_code, 26);
+        }
+        assert_eq!(ask!(node, 9, join("") => JoinGroup).error_code, 16);
+        let sync = m::SyncGroupRequest::default()
+            .with_protocol_type(Some(text("consumer")))
+            .with_protocol_name(Some(text("range")));
+        assert_eq!(ask!(node, 5, sync => SyncGroup).error_code, 24);
+        assert_eq!(ask!(node, 4, m::HeartbeatRequest::default() => Heartbeat).error_code, 24);
+        assert_eq!(ask!(node, 5, m::LeaveGroupRequest::default() => LeaveGroup).error_code, 24);
+    });
+}
+
+#[test]
 fn other_kinds_of_coordinator_are_refused() {
     sim(|shard| async move {
         let node = Node::new(shard);
@@ -230,7 +250,8 @@ fn a_group_that_cannot_be_made_room_for_is_asked_for_again() {
         let found = ask!(node, 4, find(4, 0, &["g"]) => FindCoordinator);
         assert_eq!(found.coordinators[0].error_code, 15);
         // Without the topic nobody coordinates anything; but listing is no error.
-        assert_eq!(ask!(node, 4, m::HeartbeatRequest::default() => Heartbeat).error_code, 16);
+        let beat = m::HeartbeatRequest::default().with_group_id(group("g"));
+        assert_eq!(ask!(node, 4, beat => Heartbeat).error_code, 16);
         let listed = ask!(node, 5, m::ListGroupsRequest::default() => ListGroups);
         assert_eq!((listed.error_code, listed.groups.len()), (0, 0));
     });
@@ -320,6 +341,8 @@ fn a_commit_names_what_does_not_exist_and_asks_about_the_rest() {
         assert_eq!(commit_codes(&ask!(node, 9, unknown => OffsetCommit)), [69]);
         let nobody = commit(-1, "", "t", &[0]).with_group_id(group(""));
         assert_eq!(commit_codes(&ask!(node, 9, nobody => OffsetCommit)), [24]);
+        let nothing = ask!(node, 9, commit(-1, "", "t", &[]) => OffsetCommit);
+        assert_eq!(nothing.topics, [], "a topic without partitions is not answered");
     });
 }
 
@@ -451,6 +474,7 @@ fn offsets_are_deleted_where_the_group_does_not_read() {
         ask!(node, 9, commit(-1, "", "t", &[0]) => OffsetCommit);
         let deleted = ask!(node, 0, delete("t", &[0, 9]) => OffsetDelete);
         assert_eq!((deleted.error_code, codes(&deleted)), (0, vec![0, 3]));
+        assert_eq!(ask!(node, 0, delete("t", &[]) => OffsetDelete).topics, []);
         ask!(node, 3, join("") => JoinGroup);
         let deleted = ask!(node, 0, delete("t", &[0, 9]) => OffsetDelete);
         assert_eq!((deleted.error_code, codes(&deleted)), (0, vec![86, 3]));
