@@ -4,7 +4,8 @@
 //! check of a request header, header formats, frame limits. Rows of APIs that Kafka 4.1 has and
 //! this broker lacks stay in the table as `absent`, so that the gap is visible; they are neither
 //! advertised nor served. The ranges are kafka.md section 2, seen on a live Kafka 4.1.1.
-//! A golden file (`net/tests/golden/apis.txt`) pins the table. Constant data, on every shard.
+//! Golden files pin the table: `net/tests/golden/apis.txt`, and `CONFORMANCE.md` for users.
+//! Constant data, on every shard.
 
 use kafka_protocol::messages::ApiKey;
 
@@ -182,6 +183,9 @@ pub fn advertised() -> impl Iterator<Item = &'static Api> {
 }
 
 #[cfg(test)]
+mod conformance;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::fmt::Write;
@@ -243,10 +247,10 @@ mod tests {
             .expect("writing to a string");
         }
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/apis.txt");
-        if std::env::var_os("CHRONIK_BLESS").is_some() {
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(path, &text).expect("the golden file is writable");
         }
         let golden = std::fs::read_to_string(path).expect("the golden file exists");
-        assert_eq!(golden, text, "CHRONIK_BLESS=1 rewrites {path}");
+        assert_eq!(golden, text, "UPDATE_GOLDEN=1 rewrites {path}");
     }
 }
