@@ -47,7 +47,9 @@ enum ListenerInner {
 impl Listener {
     pub(crate) fn bind(shard: &Shard, options: ListenOptions) -> io::Result<Listener> {
         let bound = match &shard.0.backend {
-            Backend::Uring(_) => uring::net::Listener::bind(options).map(ListenerInner::Uring),
+            Backend::Uring(_) => {
+                uring::net::Listener::bind(shard, options).map(ListenerInner::Uring)
+            }
             Backend::Sim(host) => sim::net::Listener::bind(host, options).map(ListenerInner::Sim),
         };
         let inner = bound.map_err(|error| at("listen on", options.addr, error))?;

@@ -181,7 +181,7 @@ impl Shard {
     /// An empty buffer for direct I/O, aligned to 4096 bytes; the capacity is rounded up to a
     /// multiple of that.
     pub fn buffer(&self, capacity: usize) -> Buf {
-        Buf::allocate(self, capacity)
+        Buf::allocate(capacity)
     }
 
     /// Opens an existing directory.

@@ -318,13 +318,6 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// Whether the running shard is the one that `remote` belongs to.
-pub(crate) fn is_current(remote: &Arc<Remote>) -> bool {
-    let current = CURRENT.try_with(Cell::get).unwrap_or(std::ptr::null());
-    // SAFETY: CURRENT is non-null only while an `Entered` guard borrows the queue.
-    !current.is_null() && Arc::ptr_eq(unsafe { &(*current).remote }, remote)
-}
-
 fn schedule(remote: &Arc<Remote>, runnable: Runnable) {
     let current = CURRENT.try_with(Cell::get).unwrap_or(std::ptr::null());
     if !current.is_null() {

@@ -8,7 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use chronik_rt::{either, join_all, Either, FileOptions, ListenOptions, Shard, Stream};
+use chronik_rt::{
+    either, join_all, Either, FileOptions, ListenOptions, Shard, Stream, BLOCK_BYTES,
+};
 
 /// Runs a case on both backends.
 macro_rules! conform {
@@ -42,6 +44,8 @@ conform!(
     direct_writes_are_read_back,
     a_dropped_write_still_happens,
     many_writes_in_flight,
+    more_writes_than_a_ring_holds,
+    openings_go_on_beside_everything_else,
     reads_of_any_alignment_and_past_the_end,
     buffered_files,
     directories,
@@ -417,4 +421,63 @@ async fn cross_channels(shard: Shard, _: PathBuf) {
 #[test]
 fn the_temporary_directory_is_a_directory() {
     assert!(Path::new(env!("CARGO_TARGET_TMPDIR")).is_dir());
+}
+
+/// More than the ring takes at once; each write is answered and each byte is where it belongs.
+async fn more_writes_than_a_ring_holds(shard: Shard, path: PathBuf) {
+    const WRITES: u64 = 1_500;
+    let dir = shard.create_dir(&path).await.expect("directory");
+    let file = dir.create_file("many", direct()).await.expect("file");
+    let written: Vec<_> = (0..WRITES)
+        .map(|number| {
+            let mut buf = shard.buffer(BLOCK_BYTES);
+            buf.extend_from_slice(&number.to_le_bytes());
+            buf.resize_zeroed(BLOCK_BYTES);
+            file.write_at(buf, number * BLOCK_BYTES as u64)
+        })
+        .collect();
+    for write in written {
+        write.await.expect("write");
+    }
+    for number in (0..WRITES).rev().step_by(7) {
+        let read = file.read_at(number * BLOCK_BYTES as u64, 8).await.expect("read");
+        assert_eq!(read[..], number.to_le_bytes());
+    }
+}
+
+/// Files are opened in glommio's ring and all else happens in ours: neither waits for the other.
+async fn openings_go_on_beside_everything_else(shard: Shard, path: PathBuf) {
+    let dir = shard.create_dir(&path).await.expect("directory");
+    let opener = {
+        let dir = dir.clone();
+        shard.spawn(async move {
+            for number in 0..100_u32 {
+                let name = number.to_string();
+                let file = dir.create_file(&name, direct()).await;
+                drop(file.expect("create"));
+                drop(dir.open_file(&name, FileOptions::READ).await.expect("open"));
+                dir.unlink(&name).await.expect("remove");
+            }
+        })
+    };
+    let sleeper = {
+        let shard = shard.clone();
+        shard.clone().spawn(async move {
+            for _ in 0..100 {
+                shard.sleep(Duration::from_micros(200)).await;
+            }
+        })
+    };
+    let file = dir.create_file("log", direct()).await.expect("file");
+    let mut buf = shard.buffer(BLOCK_BYTES);
+    for round in 0..100_u8 {
+        buf.set_len(0);
+        buf.extend_from_slice(&[round; BLOCK_BYTES]);
+        buf = file.write_at(buf, u64::from(round) * BLOCK_BYTES as u64).await.expect("write");
+        file.sync().await.expect("sync");
+    }
+    opener.await;
+    sleeper.await;
+    let last = file.read_at(99 * BLOCK_BYTES as u64 + 5, 3).await.expect("read");
+    assert_eq!(last[..], [99; 3]);
 }

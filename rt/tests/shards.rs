@@ -87,7 +87,7 @@ fn sleeping_shards_are_woken() {
 }
 
 #[test]
-fn memory_goes_home_from_other_shards_and_threads() {
+fn memory_is_read_and_freed_on_other_shards_and_threads() {
     on_both(2, |shard| async move {
         let mesh = shard.common(|| Mesh::<Bytes>::new(shard.count(), 64));
         let port = mesh.join(&shard);

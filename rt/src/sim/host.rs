@@ -9,10 +9,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::world::{answered, Inner, State};
-use crate::buf::Home;
 use crate::error::BlockingError;
 use crate::local::oneshot::oneshot;
 use crate::pool::panic_text;
@@ -32,12 +30,11 @@ pub(crate) struct Host {
     world: Rc<Inner>,
     node: usize,
     life: u64,
-    home: Arc<Home>,
 }
 
 impl Host {
-    pub(super) fn new(world: Rc<Inner>, node: usize, life: u64, home: Arc<Home>) -> Host {
-        Host { world, node, life, home }
+    pub(super) fn new(world: Rc<Inner>, node: usize, life: u64) -> Host {
+        Host { world, node, life }
     }
 
     pub(super) fn node(&self) -> usize {
@@ -50,10 +47,6 @@ impl Host {
 
     pub(super) fn owner(&self) -> Option<(usize, u64)> {
         Some((self.node, self.life))
-    }
-
-    pub(crate) fn home(&self) -> &Arc<Home> {
-        &self.home
     }
 
     pub(crate) fn now(&self) -> Instant {

@@ -16,7 +16,6 @@ use super::disk::Disk;
 use super::host::Host;
 use super::network::{Later, NetFaults, Network};
 use super::{CrashKind, DiskFaults, WorldOptions};
-use crate::buf::Home;
 use crate::local::oneshot;
 use crate::shard::{Backend, Core};
 use crate::task::{Queue, Remote};
@@ -230,7 +229,6 @@ impl Inner {
         let common = Arc::new(Mutex::new(BTreeMap::new()));
         for (id, seed) in seeds.into_iter().enumerate() {
             let remote = Remote::new(Box::new(|| {}));
-            let home = Home::new(Arc::clone(&remote));
             let core = Rc::new(Core {
                 id: ShardId(id as u16),
                 count,
@@ -238,7 +236,7 @@ impl Inner {
                 timers: RefCell::new(Timers::default()),
                 rng: RefCell::new(fastrand::Rng::with_seed(seed)),
                 common: Arc::clone(&common),
-                backend: Backend::Sim(Host::new(Rc::clone(self), number, life, home)),
+                backend: Backend::Sim(Host::new(Rc::clone(self), number, life)),
                 ended: Cell::new(false),
             });
             let shard = Shard(Rc::clone(&core));

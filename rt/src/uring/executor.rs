@@ -1,14 +1,20 @@
 //! Our executor inside one immortal glommio task.
 //!
-//! The settings and the loop are what was found to work with glommio 0.9: its preemption timer is
-//! off, a time slice of ours ends a busy turn by yielding through an expired timer (so that every
-//! yield polls the rings), and the thread sleeps only after it has announced so and looked once
-//! more. Mail from other threads is looked for after every poll.
+//! The thread sleeps in the shard's own ring ([`super::ring`]): one system call submits what is
+//! new and waits for completions, other threads and the next timer. Only while something runs in
+//! glommio's ring, which is the opening of files, the loop goes back to glommio to sleep or to
+//! give way, and completions of our ring then ring a bell that glommio listens to. What is needed
+//! for that was found to work with glommio 0.9: its preemption timer is off, and the loop gives
+//! way through an expired timer, so that every yield polls its rings.
+//!
+//! A time slice bounds how long tasks run before completions are looked at. The thread sleeps only
+//! after it has announced so and looked once more; mail from other threads is looked for after
+//! every poll.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -20,21 +26,21 @@ use glommio::io::BufferedFile;
 use glommio::timer::Timer;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 
+use super::ring::Ring;
 use super::watchdog::{Pulse, ENDED, SLEEPING, YIELDED};
 use super::{clock, Host, LaunchError, Node};
-use crate::buf::Home;
 use crate::pool::panic_text;
 use crate::shard::{Backend, Common, Core};
 use crate::task::{Queue, Remote};
 use crate::time::Timers;
 use crate::{Instant, Shard, ShardId};
 
-/// How long tasks run before the rings are polled.
+/// How long tasks run before completions are looked at.
 const SLICE: Duration = Duration::from_micros(300);
 /// Longer than any process lives, and far from overflow.
 const FAR: Duration = Duration::from_secs(3600 * 24 * 365);
-/// What glommio gets at the end to hear of operations that were cancelled.
-const CANCEL_TIME: Duration = Duration::from_millis(5);
+/// How often the end of a shard looks whether its last operations are answered.
+const LAST_LOOK: Duration = Duration::from_millis(1);
 /// Timers are looked at after so many polls at the latest.
 const POLLS_PER_TIMER_CHECK: u32 = 16;
 
@@ -56,11 +62,9 @@ where
 {
     let id = spec.id;
     let report = spec.started.clone();
-    let made = executor(spec.cpu).and_then(|executor| {
-        let eventfd = EventFd::new().map_err(|error| error.to_string())?;
-        Ok((executor, Arc::new(eventfd)))
-    });
-    let (executor, eventfd) = match made {
+    let made = executor(spec.cpu)
+        .and_then(|executor| Ok((executor, Bells::new().map_err(|error| error.to_string())?)));
+    let (executor, bells) = match made {
         Ok(made) => made,
         Err(reason) => {
             // The launcher waits for all reports, so it is there.
@@ -69,7 +73,24 @@ where
         }
     };
     drop(report);
-    executor.run(shard(spec, eventfd, main));
+    executor.run(shard(spec, bells, main));
+}
+
+/// What wakes the shard's thread.
+pub(super) struct Bells {
+    pub(super) ring: Rc<Ring>,
+    /// Ends a sleep in our ring; for other threads.
+    wake: Arc<EventFd>,
+    /// Ends a sleep in glommio; our ring has it rung for completions while glommio is in use.
+    pub(super) glommio: Arc<EventFd>,
+}
+
+impl Bells {
+    fn new() -> io::Result<Bells> {
+        let wake = Arc::new(EventFd::new()?);
+        let ring = Ring::new(Arc::clone(&wake))?;
+        Ok(Bells { ring, wake, glommio: Arc::new(EventFd::new()?) })
+    }
 }
 
 fn executor(cpu: Option<usize>) -> Result<LocalExecutor, String> {
@@ -89,22 +110,20 @@ fn executor(cpu: Option<usize>) -> Result<LocalExecutor, String> {
     }
 }
 
-async fn shard<M, F>(spec: Spec, eventfd: Arc<EventFd>, main: M)
+async fn shard<M, F>(spec: Spec, bells: Bells, main: M)
 where
     M: FnOnce(Shard) -> F,
     F: Future<Output = ()> + 'static,
 {
     // The first sleep of an executor is slow: not in the middle of someone's request.
     Timer::new(Duration::from_micros(1)).await;
-    let (core, pulse) = core(&spec, &eventfd);
-    let home = match &core.backend {
-        Backend::Uring(host) => Arc::clone(host.home()),
-        Backend::Sim(_) => unreachable!("made by `core`"),
-    };
+    let (ring, reader) = (Rc::clone(&bells.ring), bells.glommio.duplicate());
+    let (core, pulse) = core(&spec, bells);
     // This thread runs this shard only, and completions wake tasks outside of our polls.
     let entered = core.queue.enter();
-    if let Ok(reader) = eventfd.duplicate() {
-        core.queue.spawn(drain_wakes(reader)).detach();
+    match reader {
+        Ok(reader) => core.queue.spawn(drain_bell(reader)).detach(),
+        Err(error) => fail(&spec.node, spec.id, &error.to_string()),
     }
     let shard = Shard(Rc::clone(&core));
     match catch_unwind(AssertUnwindSafe(|| main(shard.clone()))) {
@@ -123,7 +142,7 @@ where
     let turns = Loop {
         core: Rc::clone(&core),
         node: Arc::clone(&spec.node),
-        home: Arc::clone(&home),
+        ring: Rc::clone(&ring),
         pulse: Arc::clone(&pulse),
         yielding: Timer::new(FAR),
         sleeping: Timer::new(FAR),
@@ -140,26 +159,27 @@ where
     if let Err(panic) = dropped {
         fail(&spec.node, spec.id, &*panic);
     }
-    // Reads that were dropped just now are being cancelled: their memory must outlive them.
-    Timer::new(CANCEL_TIME).await;
-    home.close();
+    // The kernel still has the memory of what was begun last.
+    while ring.is_busy() {
+        ring.sleep(LAST_LOOK);
+    }
+    ring.close();
     pulse.set(ENDED);
     drop(entered);
 }
 
 /// Makes the shard's state, and lets the node's other threads reach it.
-fn core(spec: &Spec, eventfd: &Arc<EventFd>) -> (Rc<Core>, Arc<Pulse>) {
-    let waker = Arc::clone(eventfd);
+fn core(spec: &Spec, bells: Bells) -> (Rc<Core>, Arc<Pulse>) {
+    let waker = Arc::clone(&bells.wake);
     let remote = Remote::new(Box::new(move || waker.ring()));
-    let home = Home::new(Arc::clone(&remote));
-    let pulse = Pulse::new(Arc::clone(eventfd));
+    let pulse = Pulse::new(Arc::clone(&bells.glommio));
     let mut seed = [0; 8];
     // Jitter only: the clock does where the system has no randomness.
     if getrandom::fill(&mut seed).is_err() {
         seed = clock::now().as_nanos().to_le_bytes();
     }
     spec.node.remotes.lock().unwrap_or_else(|p| p.into_inner()).push(Arc::clone(&remote));
-    let host = Host::new(Arc::clone(&spec.node), home, Arc::clone(&pulse));
+    let host = Host::new(Arc::clone(&spec.node), bells, Arc::clone(&pulse));
     let core = Rc::new(Core {
         id: ShardId(spec.id),
         count: spec.count,
@@ -183,7 +203,7 @@ type Panic = Box<dyn std::any::Any + Send>;
 struct Loop {
     core: Rc<Core>,
     node: Arc<Node>,
-    home: Arc<Home>,
+    ring: Rc<Ring>,
     pulse: Arc<Pulse>,
     yielding: Timer,
     sleeping: Timer,
@@ -206,45 +226,80 @@ impl Future for Loop {
 }
 
 impl Loop {
+    /// Runs until the shard is over or glommio has to have its turn.
     fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let core = Rc::clone(&self.core);
         let queue = &core.queue;
         queue.set_parked(false);
         queue.remote().awake();
         queue.set_unpark(context.waker());
+        self.ring.turn();
         self.fire_timers();
-        let start = clock::ticks();
+        let mut start = clock::ticks();
         let mut polls = 0;
         loop {
             queue.take_mail();
             if self.is_over() {
                 return Poll::Ready(());
             }
-            if !queue.run_one() {
-                self.home.drain();
-                self.fire_timers();
-                if queue.is_idle() && self.sleep(context) {
+            if queue.run_one() {
+                polls += 1;
+                if polls % POLLS_PER_TIMER_CHECK == 0 {
+                    self.fire_timers();
+                }
+                if clock::ticks().wrapping_sub(start) <= self.slice_ticks {
+                    continue;
+                }
+                if self.glommio_is_used() {
+                    self.give_way(context);
                     return Poll::Pending;
                 }
-                continue;
-            }
-            polls += 1;
-            if polls % POLLS_PER_TIMER_CHECK == 0 {
+                self.ring.turn();
                 self.fire_timers();
-            }
-            let spent = clock::ticks().wrapping_sub(start) > self.slice_ticks;
-            if spent || glommio::executor().need_preempt() {
-                self.home.drain();
-                self.give_way(context);
+            } else if self.rest(context) {
                 return Poll::Pending;
             }
+            self.pulse.turn();
+            start = clock::ticks();
         }
     }
 
-    /// The shard is to end, and no write of its own is in flight.
+    /// Nothing can run: waits for what comes next, here or (true) in glommio.
+    fn rest(&mut self, context: &mut Context<'_>) -> bool {
+        if self.ring.has_completions() {
+            self.ring.turn();
+        }
+        self.fire_timers();
+        if !self.core.queue.is_idle() {
+            return false;
+        }
+        let next = self.core.timers.borrow().next_deadline().unwrap_or(Instant::FAR);
+        let wait = next.saturating_since(clock::now()).min(FAR);
+        if wait.is_zero() {
+            return false;
+        }
+        if self.glommio_is_used() {
+            return self.sleep_in_glommio(wait, context);
+        }
+        let remote = self.core.queue.remote();
+        if remote.prepare_sleep() {
+            self.pulse.set(SLEEPING);
+            self.ring.sleep(wait);
+            remote.awake();
+        }
+        false
+    }
+
+    /// The shard is to end, and no operation of its own is in flight.
     fn is_over(&self) -> bool {
-        let Backend::Uring(host) = &self.core.backend else { return true };
-        (self.core.ended.get() || self.node.is_stopping()) && host.inflight.get() == 0
+        (self.core.ended.get() || self.node.is_stopping()) && !self.ring.is_busy()
+    }
+
+    fn glommio_is_used(&self) -> bool {
+        match &self.core.backend {
+            Backend::Uring(host) => host.glommio_is_used(),
+            Backend::Sim(_) => false,
+        }
     }
 
     fn fire_timers(&self) {
@@ -270,11 +325,11 @@ impl Loop {
         self.pulse.set(YIELDED);
     }
 
-    /// Prepares to sleep until the next timer. False if something came meanwhile.
-    fn sleep(&mut self, context: &mut Context<'_>) -> bool {
-        let next = self.core.timers.borrow().next_deadline().unwrap_or(Instant::FAR);
-        let wait = next.saturating_since(clock::now()).min(FAR);
-        if wait.is_zero() {
+    /// Prepares to sleep in glommio. False if something came meanwhile.
+    fn sleep_in_glommio(&mut self, wait: Duration, context: &mut Context<'_>) -> bool {
+        // Submits; what completes from here on rings the bell.
+        self.ring.turn();
+        if !self.core.queue.is_idle() {
             return false;
         }
         self.sleeping.reset(wait);
@@ -291,13 +346,13 @@ impl Loop {
     }
 }
 
-/// Reads the eventfd for ever, so that a ring of it ends glommio's sleep.
-async fn drain_wakes(reader: OwnedFd) {
+/// Reads the bell for ever, so that it ends glommio's sleep.
+async fn drain_bell(reader: OwnedFd) {
     // SAFETY: the descriptor is ours and open; the file owns it from here on.
     let file = unsafe { BufferedFile::from_raw_fd(reader.into_raw_fd()) };
     loop {
         if let Err(error) = file.read_at(0, 8).await {
-            // Without it the shard still wakes for its timers and its own I/O.
+            // Without it glommio's sleep still ends with its own I/O and our timers.
             tracing::error!(%error, "a shard cannot read its eventfd");
             return;
         }
@@ -308,7 +363,7 @@ async fn drain_wakes(reader: OwnedFd) {
 pub(super) struct EventFd(OwnedFd);
 
 impl EventFd {
-    fn new() -> io::Result<EventFd> {
+    pub(super) fn new() -> io::Result<EventFd> {
         // SAFETY: no pointers; the result is checked. Blocking, so that a read through the ring
         // waits instead of failing.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
@@ -328,5 +383,11 @@ impl EventFd {
 
     fn duplicate(&self) -> io::Result<OwnedFd> {
         self.0.try_clone()
+    }
+}
+
+impl AsRawFd for EventFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }

@@ -1,23 +1,24 @@
 //! Files and directories on io_uring.
 //!
-//! Reads, writes and syncs of files go through the ring; everything that concerns names goes to a
-//! plain thread with the standard library, since glommio would do no better. Direct files are
-//! glommio's `DmaFile`, the others its `BufferedFile`.
+//! Reads, writes and syncs of files go through the shard's own ring. glommio opens files, as
+//! `DmaFile` or `BufferedFile`; everything else that concerns names goes to a plain thread with the
+//! standard library, since glommio would do no better.
 
 use std::any::Any;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use glommio::io::{BufferedFile, DmaFile, OpenOptions};
+use glommio::io::OpenOptions;
 
+use super::ring::FileHold;
 use super::Host;
-use crate::buf::{freeze_read, BLOCK_BYTES};
-use crate::local::oneshot::{oneshot, Receiver};
+use crate::buf::BLOCK_BYTES;
+use crate::local::oneshot::Receiver;
 use crate::shard::Backend;
 use crate::{Buf, DirEntry, FileOptions, Shard, Space};
 
@@ -86,20 +87,24 @@ impl Dir {
         if options.dsync {
             open.custom_flags(libc::O_DSYNC);
         }
-        let inner = if options.direct {
-            self.settle_polling(path).await;
-            match open.dma_open(path).await.map_err(plain) {
-                Ok(file) => Inner::Direct(file),
-                // The file system knows no direct I/O: the page cache does, and syncs hold.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    Inner::Buffered(open.buffered_open(path).await.map_err(plain)?)
+        let host = host(&self.shard);
+        let in_glommio = host.use_glommio()?;
+        let opened = match options.direct {
+            true => {
+                self.settle_polling(path).await;
+                match open_direct(&open, path).await {
+                    // The file system knows no direct I/O: the page cache does, and syncs hold.
+                    Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                        open_buffered(&open, path).await.map(|fd| (fd, false))
+                    }
+                    opened => opened.map(|fd| (fd, true)),
                 }
-                Err(error) => return Err(error),
             }
-        } else {
-            Inner::Buffered(open.buffered_open(path).await.map_err(plain)?)
+            false => open_buffered(&open, path).await.map(|fd| (fd, false)),
         };
-        Ok(File { shard: self.shard.clone(), inner: Rc::new(inner) })
+        drop(in_glommio);
+        let (fd, direct) = opened?;
+        Ok(File { shard: self.shard.clone(), fd: Rc::new(fd), direct })
     }
 
     /// glommio decides once per device and executor whether to busy-poll for direct I/O, by a
@@ -110,11 +115,8 @@ impl Dir {
         if !host(&self.shard).settled.borrow_mut().insert(device) {
             return;
         }
-        let opened = OpenOptions::new().write(true).dma_open(path).await;
-        if let Ok(file) = opened {
-            // Nothing was written through it.
-            let _ = file.close().await;
-        }
+        // Nothing is written through it, and the caller's own opening shows errors.
+        let _ = open_direct(OpenOptions::new().write(true), path).await;
     }
 
     pub(crate) async fn open_subdir(&self, path: &Path) -> io::Result<Dir> {
@@ -257,85 +259,42 @@ fn lock(path: &Path, owner: &str) -> io::Result<fs::File> {
     Ok(file)
 }
 
+/// The descriptor outlives glommio's file, whose operations would go through glommio's ring.
+async fn open_direct(options: &OpenOptions, path: &Path) -> io::Result<OwnedFd> {
+    let file = options.dma_open(path).await.map_err(plain)?;
+    // SAFETY: `file` keeps the descriptor open during the call.
+    let copy = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) }.try_clone_to_owned();
+    file.close().await.map_err(plain)?;
+    copy
+}
+
+async fn open_buffered(options: &OpenOptions, path: &Path) -> io::Result<OwnedFd> {
+    let file = options.buffered_open(path).await.map_err(plain)?;
+    // SAFETY: `file` keeps the descriptor open during the call.
+    let copy = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) }.try_clone_to_owned();
+    file.close().await.map_err(plain)?;
+    copy
+}
+
 #[derive(Clone)]
 pub(crate) struct File {
     shard: Shard,
-    inner: Rc<Inner>,
-}
-
-enum Inner {
-    Direct(DmaFile),
-    Buffered(BufferedFile),
-}
-
-/// Counts a write in flight until it is dropped.
-struct InFlight(Shard);
-
-impl InFlight {
-    fn new(shard: &Shard) -> InFlight {
-        let count = &host(shard).inflight;
-        count.set(count.get() + 1);
-        InFlight(shard.clone())
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let count = &host(&self.0).inflight;
-        count.set(count.get() - 1);
-    }
+    fd: Rc<OwnedFd>,
+    /// Positions, lengths and memory are multiples of a block.
+    direct: bool,
 }
 
 impl File {
     fn fd(&self) -> RawFd {
-        match &*self.inner {
-            Inner::Direct(file) => file.as_raw_fd(),
-            Inner::Buffered(file) => file.as_raw_fd(),
-        }
+        self.fd.as_raw_fd()
+    }
+
+    fn hold(&self) -> FileHold {
+        Rc::clone(&self.fd) as FileHold
     }
 
     pub(crate) fn write_at(&self, buf: Buf, position: u64) -> Receiver<io::Result<Buf>> {
-        let (sender, receiver) = oneshot();
-        let file = self.clone();
-        let in_flight = InFlight::new(&self.shard);
-        let write = async move {
-            let result = file.write(buf, position).await;
-            drop(in_flight);
-            // Nobody waits any more: it is written all the same.
-            let _ = sender.send(result);
-        };
-        self.shard.spawn(write).detach();
-        receiver
-    }
-
-    async fn write(&self, mut buf: Buf, position: u64) -> io::Result<Buf> {
-        let mut done = 0;
-        while done < buf.len() {
-            let at = position + done as u64;
-            let written = match &*self.inner {
-                Inner::Direct(file) if done == 0 => {
-                    file.write_rc_at(buf.share(), at).await.map_err(plain)?
-                }
-                Inner::Direct(file) => {
-                    // A short write, as a nearly full disk gives: the rest, from a copy.
-                    let mut rest = glommio::allocate_dma_buffer(buf.len() - done);
-                    rest.as_bytes_mut().copy_from_slice(&buf[done..]);
-                    file.write_at(rest, at).await.map_err(plain)?
-                }
-                Inner::Buffered(file) => {
-                    file.write_at(buf[done..].to_vec(), at).await.map_err(plain)?
-                }
-            };
-            if written == 0 {
-                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-            }
-            done += written;
-            if let Inner::Direct(_) = &*self.inner {
-                // Go on from a whole block; what was written of it is written again.
-                done = if done < buf.len() { done / BLOCK_BYTES * BLOCK_BYTES } else { done };
-            }
-        }
-        Ok(buf)
+        host(&self.shard).ring().write(self.hold(), buf, position)
     }
 
     pub(crate) async fn read_at(&self, position: u64, len: usize) -> io::Result<Bytes> {
@@ -363,31 +322,25 @@ impl File {
         if len == 0 {
             return Ok(Bytes::new());
         }
-        let home = host(&self.shard).home();
-        match &*self.inner {
-            Inner::Direct(file) => {
-                let block = BLOCK_BYTES as u64;
-                let start = position / block * block;
-                let skip = (position - start) as usize;
-                let size = (skip + len).next_multiple_of(BLOCK_BYTES);
-                let result = file.read_at_aligned(start, size).await.map_err(plain)?;
-                let end = result.len().min(skip + len);
-                Ok(freeze_read(result, skip, end, home))
-            }
-            Inner::Buffered(file) => {
-                let result = file.read_at(position, len).await.map_err(plain)?;
-                let end = result.len();
-                Ok(freeze_read(result, 0, end, home))
-            }
-        }
+        let block = BLOCK_BYTES as u64;
+        let skip = if self.direct { (position % block) as usize } else { 0 };
+        let target = Buf::allocate(skip + len);
+        let read = host(&self.shard).ring().read(self.hold(), target, position - skip as u64);
+        let Ok(read) = read.await else {
+            // The shard has ended with the read in flight.
+            return std::future::pending().await;
+        };
+        let read = read?;
+        let end = read.len().min(skip + len);
+        Ok(if end <= skip { Bytes::new() } else { read.freeze().slice(skip..end) })
     }
 
     pub(crate) async fn sync(&self) -> io::Result<()> {
-        match &*self.inner {
-            Inner::Direct(file) => file.fdatasync().await,
-            Inner::Buffered(file) => file.fdatasync().await,
+        match host(&self.shard).ring().sync(self.hold()).await {
+            Ok(result) => result,
+            // As above: nobody may learn an outcome.
+            Err(_canceled) => std::future::pending().await,
         }
-        .map_err(plain)
     }
 
     pub(crate) async fn size(&self) -> io::Result<u64> {
@@ -402,8 +355,7 @@ impl File {
     }
 
     pub(crate) async fn set_len(&self, len: u64) -> io::Result<()> {
-        // SAFETY: `self` keeps the descriptor open during the call.
-        let copy = unsafe { BorrowedFd::borrow_raw(self.fd()) }.try_clone_to_owned()?;
+        let copy = self.fd.as_fd().try_clone_to_owned()?;
         host(&self.shard).io(move || fs::File::from(copy).set_len(len)).await
     }
 }

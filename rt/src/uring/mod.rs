@@ -11,6 +11,7 @@ mod executor;
 pub(crate) mod fs;
 mod host;
 pub(crate) mod net;
+mod ring;
 mod watchdog;
 
 use std::future::Future;

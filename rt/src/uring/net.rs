@@ -1,37 +1,39 @@
-//! Sockets on io_uring: readiness comes through the ring, bytes move with plain system calls that
-//! never block, writes are vectored.
+//! Sockets on io_uring: readiness comes through the shard's ring, bytes move with plain system calls
+//! that never block, writes are vectored.
 
-use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::task::{ready, Context, Poll};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use futures_io::{AsyncRead, AsyncWrite};
-use glommio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::ring::{Interest, Ring};
+use crate::shard::Backend;
 use crate::{ListenOptions, Shard};
 
 /// Parts of one vectored write, at most.
 const IOV_MAX: usize = 64;
-/// How long `closed` waits between looks while bytes of the peer lie unread.
-const HANGUP_LOOK: Duration = Duration::from_millis(20);
 
-fn plain(error: glommio::GlommioError<()>) -> io::Error {
-    error.into()
+fn ring(shard: &Shard) -> &Rc<Ring> {
+    match &shard.0.backend {
+        Backend::Uring(host) => host.ring(),
+        Backend::Sim(_) => unreachable!("this leaf belongs to io_uring"),
+    }
 }
 
 pub(crate) struct Listener {
-    inner: TcpListener,
+    socket: Rc<OwnedFd>,
+    incoming: Rc<Interest>,
     addr: SocketAddr,
 }
 
 impl Listener {
-    pub(crate) fn bind(options: ListenOptions) -> io::Result<Listener> {
+    pub(crate) fn bind(shard: &Shard, options: ListenOptions) -> io::Result<Listener> {
         let domain = Domain::for_address(options.addr);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         if options.addr.is_ipv6() {
@@ -41,26 +43,37 @@ impl Listener {
         if options.reuse_port {
             socket.set_reuse_port(true)?;
         }
+        socket.set_nonblocking(true)?;
         socket.bind(&options.addr.into())?;
         socket.listen(i32::try_from(options.backlog.max(1)).unwrap_or(i32::MAX))?;
         let addr = socket.local_addr()?.as_socket();
         let addr = addr.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
-        // SAFETY: the descriptor is a listening TCP socket that nobody else owns.
-        let inner = unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) };
-        Ok(Listener { inner, addr })
+        let socket = Rc::new(OwnedFd::from(socket));
+        let incoming = Interest::readable(ring(shard), &socket);
+        Ok(Listener { socket, incoming, addr })
     }
 
     pub(crate) async fn accept(&self) -> io::Result<Accepted> {
-        let accepted = self.inner.shared_accept().await.map_err(plain)?;
-        // Its descriptor is private; the stream that it makes on this shard gives a copy of it.
-        let stream = accepted.bind_to_executor();
-        // SAFETY: `stream` keeps the descriptor open during the call.
-        let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }.try_clone_to_owned()?;
-        drop(stream);
-        let socket = SockRef::from(&fd);
+        let (socket, peer) = poll_fn(|context| self.poll_accept(context)).await?;
         socket.set_tcp_nodelay(true)?;
-        let (peer, local) = addresses(&socket)?;
-        Ok(Accepted { fd, peer, local })
+        let (peer, local) = peer_and_local(peer.as_socket(), &SockRef::from(&socket))?;
+        Ok(Accepted { fd: OwnedFd::from(socket), peer, local })
+    }
+
+    fn poll_accept(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<(Socket, socket2::SockAddr)>> {
+        loop {
+            ready!(self.incoming.poll_ready(context))?;
+            match SockRef::from(&*self.socket).accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.incoming.exhausted();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                accepted => return Poll::Ready(accepted),
+            }
+        }
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -68,10 +81,18 @@ impl Listener {
     }
 }
 
-fn addresses(socket: &SockRef<'_>) -> io::Result<(SocketAddr, SocketAddr)> {
-    let peer = socket.peer_addr()?.as_socket().map(canonical);
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.incoming.discard();
+    }
+}
+
+fn peer_and_local(
+    peer: Option<SocketAddr>,
+    socket: &SockRef<'_>,
+) -> io::Result<(SocketAddr, SocketAddr)> {
     let local = socket.local_addr()?.as_socket().map(canonical);
-    peer.zip(local).ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
+    peer.map(canonical).zip(local).ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
 }
 
 /// An IPv4 address stays one on a dual-stack socket.
@@ -92,57 +113,87 @@ impl Accepted {
 }
 
 pub(crate) struct Stream {
-    shard: Shard,
-    /// Borrowed inside single polls only.
-    tcp: RefCell<TcpStream>,
+    socket: Rc<OwnedFd>,
+    readable: Rc<Interest>,
+    writable: Rc<Interest>,
     peer: SocketAddr,
     local: SocketAddr,
 }
 
 impl Stream {
     pub(crate) async fn connect(shard: &Shard, address: SocketAddr) -> io::Result<Stream> {
-        let tcp = TcpStream::connect(address).await.map_err(plain)?;
-        tcp.set_nodelay(true).map_err(plain)?;
-        // SAFETY: `tcp` keeps the descriptor open while it is borrowed.
-        let fd = unsafe { BorrowedFd::borrow_raw(tcp.as_raw_fd()) };
-        let (peer, local) = addresses(&SockRef::from(&fd))?;
-        Ok(Stream { shard: shard.clone(), tcp: RefCell::new(tcp), peer, local })
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        let started = socket.connect(&address.into());
+        let mut stream = Stream::new(shard, OwnedFd::from(socket), address, address);
+        match started {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
+                stream.writable.exhausted();
+                poll_fn(|context| stream.writable.poll_ready(context)).await?;
+                if let Some(error) = SockRef::from(&*stream.socket).take_error()? {
+                    return Err(error);
+                }
+            }
+            started => started?,
+        }
+        let socket = SockRef::from(&*stream.socket);
+        let peer = socket.peer_addr()?.as_socket();
+        (stream.peer, stream.local) = peer_and_local(peer, &socket)?;
+        Ok(stream)
     }
 
     pub(crate) fn adopt(shard: &Shard, accepted: Accepted) -> Stream {
         let Accepted { fd, peer, local } = accepted;
-        // SAFETY: the descriptor is a connected TCP socket that nobody else owns.
-        let tcp = unsafe { TcpStream::from_raw_fd(fd.into_raw_fd()) };
-        Stream { shard: shard.clone(), tcp: RefCell::new(tcp), peer, local }
+        Stream::new(shard, fd, peer, local)
+    }
+
+    fn new(shard: &Shard, fd: OwnedFd, peer: SocketAddr, local: SocketAddr) -> Stream {
+        let socket = Rc::new(fd);
+        let readable = Interest::readable(ring(shard), &socket);
+        let writable = Interest::writable(ring(shard), &socket);
+        Stream { socket, readable, writable, peer, local }
     }
 
     fn fd(&self) -> RawFd {
-        self.tcp.borrow().as_raw_fd()
+        self.socket.as_raw_fd()
     }
 
     pub(crate) async fn read_into(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        std::future::poll_fn(|context| {
+        poll_fn(|context| self.poll_read(buffer, context)).await
+    }
+
+    fn poll_read(
+        &self,
+        buffer: &mut BytesMut,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.readable.poll_ready(context))?;
             let spare = buffer.spare_capacity_mut();
-            // SAFETY: glommio hands pointer and length to recv(2) and reads nothing from it;
-            // every byte pattern is a valid u8.
-            let target = unsafe {
-                std::slice::from_raw_parts_mut(spare.as_mut_ptr().cast::<u8>(), spare.len())
-            };
-            let mut tcp = self.tcp.borrow_mut();
-            let read = Pin::new(&mut *tcp).poll_read(context, target);
-            if let Poll::Ready(Ok(n)) = &read {
-                // SAFETY: recv(2) has written the first `n` bytes of the spare capacity.
-                unsafe { buffer.set_len(buffer.len() + n) };
+            match receive(self.fd(), spare) {
+                Ok(count) => {
+                    if count < spare.len() {
+                        // That was all; spares the call that would say so.
+                        self.readable.exhausted();
+                    }
+                    // SAFETY: the kernel has written so many bytes of the spare capacity.
+                    unsafe { buffer.set_len(buffer.len() + count) };
+                    return Poll::Ready(Ok(count));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable.exhausted();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
             }
-            read
-        })
-        .await
+        }
     }
 
     pub(crate) async fn write_all(&self, parts: &mut Vec<Bytes>) -> io::Result<()> {
         let mut first = 0;
-        let result = std::future::poll_fn(|context| self.poll_write(parts, &mut first, context));
-        let result = result.await;
+        let result = poll_fn(|context| self.poll_write(parts, &mut first, context)).await;
         parts.retain(|part| !part.is_empty());
         result
     }
@@ -160,29 +211,21 @@ impl Stream {
             if *first == parts.len() {
                 return Poll::Ready(Ok(()));
             }
-            let sent = match send(self.fd(), &parts[*first..]) {
-                Ok(sent) => sent,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            ready!(self.writable.poll_ready(context))?;
+            match send(self.fd(), &parts[*first..]) {
+                Ok(sent) => advance(parts, first, sent),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let mut tcp = self.tcp.borrow_mut();
-                    // Waits for room, and sends from one part when there is some.
-                    match Pin::new(&mut *tcp).poll_write(context, &parts[*first]) {
-                        Poll::Pending => return Poll::Pending,
-                        Poll::Ready(sent) => sent?,
-                    }
+                    self.writable.exhausted();
                 }
                 Err(error) => return Poll::Ready(Err(error)),
-            };
-            advance(parts, first, sent);
+            }
         }
     }
 
     pub(crate) fn shutdown(&self) {
-        let tcp = self.tcp.borrow();
-        // SAFETY: `tcp` keeps the descriptor open while it is borrowed.
-        let fd = unsafe { BorrowedFd::borrow_raw(tcp.as_raw_fd()) };
         // It fails only if the peer has ended the connection already.
-        let _ = SockRef::from(&fd).shutdown(std::net::Shutdown::Both);
+        let _ = SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Both);
     }
 
     pub(crate) fn peer_addr(&self) -> SocketAddr {
@@ -194,35 +237,23 @@ impl Stream {
     }
 
     pub(crate) async fn closed(&self) {
-        // The stream's own read readiness belongs to its reader, so watch a copy.
-        // SAFETY: `tcp` keeps the descriptor open during the call.
-        let copy = unsafe { BorrowedFd::borrow_raw(self.fd()) }.try_clone_to_owned();
-        let Ok(copy) = copy else { return self.poll_hangup().await };
-        // SAFETY: the descriptor is a connected TCP socket that nobody else owns.
-        let watched = unsafe { TcpStream::from_raw_fd(copy.into_raw_fd()) };
-        let mut byte = [0];
-        while !hung_up(watched.as_raw_fd()) {
-            match watched.peek(&mut byte).await {
-                // Unread bytes hide the end of the stream from a peek.
-                Ok(n) if n > 0 => self.shard.sleep(HANGUP_LOOK).await,
-                _ => return,
-            }
-        }
-    }
-
-    /// Without a descriptor to spare: looks now and then.
-    async fn poll_hangup(&self) {
-        while !hung_up(self.fd()) {
-            self.shard.sleep(HANGUP_LOOK).await;
-        }
+        poll_fn(|context| self.readable.poll_hung_up(context)).await;
     }
 }
 
-fn hung_up(fd: RawFd) -> bool {
-    let mut poll = libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 };
-    // SAFETY: one valid entry; a timeout of zero does not block.
-    let count = unsafe { libc::poll(&mut poll, 1, 0) };
-    count > 0 && poll.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.readable.discard();
+        self.writable.discard();
+    }
+}
+
+/// One read that does not block.
+fn receive(fd: RawFd, target: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    // SAFETY: the pointer is valid for writes of that length, which is all that recv does.
+    let count =
+        unsafe { libc::recv(fd, target.as_mut_ptr().cast(), target.len(), libc::MSG_DONTWAIT) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
 /// One vectored send that does not block.
