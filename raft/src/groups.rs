@@ -153,8 +153,8 @@ impl Groups {
         let mut driver = self.inner.driver.borrow_mut();
         let created = driver.create(journal, owner, voters, (index, term), machine);
         drop(driver);
-        if let Err(OpenError::Journal(error)) = &created {
-            self.inner.note(error);
+        if let Err(OpenError::Journal(JournalError::Failed(reason))) = &created {
+            self.inner.fail(reason);
         }
         self.wake();
         created
@@ -184,7 +184,7 @@ impl Groups {
         }
         let payload_bytes: usize = proposal.payload.iter().map(Bytes::len).sum();
         let bytes = inner.proposed_bytes.get() + (payload_bytes + RECORD_BYTES) as u64;
-        if proposal.kind == EntryKind::Data && bytes > inner.wal.data_room_bytes() {
+        if proposal.kind == EntryKind::Data && !inner.wal.has_data_room(bytes) {
             return Err(ProposeError::LogFull);
         }
         let placed = inner.driver.borrow_mut().propose(group, &proposal)?;
@@ -367,14 +367,7 @@ impl Inner {
     }
 
     fn judge<T>(&self, result: Result<T, JournalError>) -> Result<T, JournalError> {
-        result.inspect_err(|error| self.note(error))
-    }
-
-    /// Outside of a turn a full log is the caller's to bear; a failed one is the end.
-    fn note(&self, error: &JournalError) {
-        if let JournalError::Failed(reason) = error {
-            self.fail(reason);
-        }
+        result.inspect_err(|JournalError::Failed(reason)| self.fail(reason))
     }
 
     fn fail(&self, reason: &str) {
@@ -392,13 +385,11 @@ impl Inner {
 struct WalJournal<'a>(&'a Wal);
 
 impl Journal for WalJournal<'_> {
-    /// Entries may take the last file of the budget too: they were admitted while there was room,
-    /// and raft-rs cannot give them back.
+    /// Entries are never refused for want of room: they were admitted while there was some, and
+    /// raft-rs cannot give them back.
     fn append(&mut self, record: RecordRef<'_>) -> Result<Placed, JournalError> {
-        let placed = self.0.append_reserved(record).map_err(|error| match error {
-            WalError::Exhausted => JournalError::Full,
-            error => JournalError::Failed(error.to_string()),
-        })?;
+        let placed = self.0.append_reserved(record);
+        let placed = placed.map_err(|error| JournalError::Failed(error.to_string()))?;
         Ok(Placed { frame: placed.frame, position: placed.offset, location: placed.location })
     }
 }

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use net::batch::{Batch, TimestampType};
 use net::compress::DECOMPRESSED_MAX_BYTES;
 use net::records::Unfolded;
-use raft::driver::JournalError;
 use raft::Groups;
 use rt::{Dir, Shard};
 use wal::{GroupId, Index, Location, Owner, Pressure, Wal};
@@ -30,9 +29,6 @@ use crate::partition::PartitionRef;
 pub const FOLDER: &str = "topics";
 /// How often the log is asked whether it runs short of space.
 const PRESSURE_CHECK: Duration = Duration::from_millis(250);
-
-/// How long a checkpoint waits that the log has no room for.
-const FULL_RETRY: Duration = Duration::from_millis(10);
 
 /// The partitions of a shard by group, as placement and checkpoints share them.
 pub type Partitions = Rc<RefCell<BTreeMap<GroupId, PartitionRef>>>;
@@ -64,8 +60,7 @@ impl Storage {
         };
         let context = LogContext::new(shard.clone(), topics, reader, options);
         let partitions = Partitions::default();
-        let sink =
-            Sink { shard: shard.clone(), groups: groups.clone(), partitions: partitions.clone() };
+        let sink = Sink { groups: groups.clone(), partitions: partitions.clone() };
         let flusher = Flusher::new(&context, Rc::new(sink));
         shard.spawn(run(flusher.clone())).detach();
         shard.spawn(watch(shard.clone(), wal.clone(), flusher.clone())).detach();
@@ -108,10 +103,11 @@ async fn run(flusher: Flusher) {
     }
 }
 
-/// Rings for a round when the log runs short of files.
+/// Rings for a round when the log runs short of files: at once when it begins a file or refuses
+/// data, and now and then while that lasts.
 async fn watch(shard: Shard, wal: Wal, flusher: Flusher) {
     loop {
-        shard.sleep(PRESSURE_CHECK).await;
+        rt::either(wal.pressure_may_rise(), shard.sleep(PRESSURE_CHECK)).await;
         if wal.pressure() != Pressure::None {
             flusher.wal_pressure();
         }
@@ -162,7 +158,6 @@ impl EntryReader for FromWal {
 
 /// Gives checkpoints to the group driver.
 struct Sink {
-    shard: Shard,
     groups: Groups,
     partitions: Partitions,
 }
@@ -179,19 +174,12 @@ impl CheckpointSink for Sink {
         &self,
         checkpoints: Vec<FlushedCheckpoint>,
     ) -> Local<'static, Result<(), String>> {
-        let (shard, groups) = (self.shard.clone(), self.groups.clone());
+        let groups = self.groups.clone();
         Box::pin(async move {
             let mut last = None;
             for FlushedCheckpoint { identity, index, term, bytes } in checkpoints {
-                let written = loop {
-                    match groups.checkpoint(identity.owner.group, index, term, &bytes) {
-                        // Earlier checkpoints are on their way and let files be recycled.
-                        Err(JournalError::Full) => shard.sleep(FULL_RETRY).await,
-                        Err(JournalError::Failed(reason)) => return Err(reason),
-                        Ok(written) => break written,
-                    }
-                };
-                last = written.or(last);
+                let written = groups.checkpoint(identity.owner.group, index, term, &bytes);
+                last = written.map_err(|error| error.to_string())?.or(last);
             }
             match last {
                 Some(frame) => groups.wait_durable(frame).await.map_err(|e| e.to_string()),

@@ -3,6 +3,7 @@
 //! A full disk is not an error of the log: the files that exist are its budget then, and making
 //! more is tried again. Any other error poisons the log. One task per shard's log.
 
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -49,17 +50,21 @@ enum Next {
 
 fn next(core: &Core) -> Next {
     let state = core.state();
-    let wanted = state.gather.file().next();
     let newest = state.files.last_key_value().map_or(state.current, |(sequence, _)| *sequence);
-    let total = state.total_bytes(&core.options);
-    let room = total + core.options.file_bytes <= core.options.budget_bytes;
-    let running = state.stop == Stop::Running;
-    // While stopping, only what planned frames need.
-    let wanted = if running { wanted } else { state.gather.file() };
-    if newest < wanted && (!state.spares.is_empty() || room) {
+    if newest < state.gather.file() {
+        // Frames stand there already, within the budget or not.
         return Next::Prepare(newest.next());
     }
-    if room && running && core.options.fill_ahead {
+    if state.stop != Stop::Running {
+        return Next::Wait;
+    }
+    let total = state.total_bytes(&core.options);
+    let room = total + core.options.file_bytes <= core.options.budget_bytes;
+    if newest == state.gather.file() && (!state.spares.is_empty() || room) {
+        return Next::Prepare(newest.next());
+    }
+    // After a full disk it must be found out when there is space again.
+    if room && (core.options.fill_ahead || state.disk_full) {
         return Next::Fill;
     }
     Next::Wait
@@ -83,7 +88,15 @@ async fn prepare(core: &Rc<Core>, sequence: FileSequence) -> Result<(), DiskErro
         damage_found: false,
     };
     let flush = core.options.flush;
-    let file = files::put_in_line(&core.shard, &core.dir, &spare, header, flush).await?;
+    let file = match files::put_in_line(&core.shard, &core.dir, &spare, header, flush).await {
+        Ok(file) => file,
+        Err(error) => {
+            core.state_mut().spares.push_front(spare);
+            return Err(error.into());
+        }
+    };
+    // A sync that failed is never tried again, whatever its error.
+    core.dir.sync().await.map_err(|error| io::Error::other(format!("sync of the log: {error}")))?;
     core.state_mut().files.insert(sequence, file);
     core.change.notify_all();
     core.writer_bell.notify_one();
@@ -92,9 +105,7 @@ async fn prepare(core: &Rc<Core>, sequence: FileSequence) -> Result<(), DiskErro
 
 async fn fill(core: &Rc<Core>) -> Result<(), DiskError> {
     if let Some(spare) = make_spare(core, false, || !core.running()).await? {
-        let mut state = core.state_mut();
-        state.spares.push_back(spare);
-        state.disk_full = false;
+        core.state_mut().spares.push_back(spare);
     }
     Ok(())
 }
@@ -105,7 +116,12 @@ async fn make_spare(
     stop: impl Fn() -> bool,
 ) -> Result<Option<String>, DiskError> {
     let bytes = core.options.file_bytes;
-    Ok(files::make_spare(&core.shard, &core.dir, bytes, urgent, stop).await?)
+    let made = files::make_spare(&core.shard, &core.dir, bytes, urgent, stop).await?;
+    if made.is_some() && std::mem::take(&mut core.state_mut().disk_full) {
+        tracing::info!(shard = core.shard.id().0, "there is room for further log files again");
+        core.has_gained_room();
+    }
+    Ok(made)
 }
 
 async fn full_disk(core: &Rc<Core>, error: &DiskError) {
@@ -119,7 +135,7 @@ async fn full_disk(core: &Rc<Core>, error: &DiskError) {
         return;
     }
     let deadline = core.shard.now() + FULL_DISK_RETRY;
-    rt::either(core.change_to_stop(), core.shard.sleep_until(deadline)).await;
+    rt::either(core.has_spare_or_stops(), core.shard.sleep_until(deadline)).await;
 }
 
 /// A file's salt is random, so that no frame of its former life passes for one of its own.
@@ -135,11 +151,11 @@ pub(crate) fn new_salt(shard: &rt::Shard) -> u64 {
 }
 
 impl Core {
-    /// Waits until background tasks have to end.
-    async fn change_to_stop(&self) {
+    /// Waits until a file was recycled, or background tasks have to end.
+    async fn has_spare_or_stops(&self) {
         loop {
             let changed = self.change.notified();
-            if !self.preparing() {
+            if !self.preparing() || !self.state().spares.is_empty() {
                 return;
             }
             changed.await;

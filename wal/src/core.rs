@@ -13,7 +13,7 @@ use rt::{Dir, Gate, Instant, Mutation, Notify, Shard};
 
 use crate::error::{DiskError, WalError};
 use crate::files::LogFile;
-use crate::format::{blocks, record_bytes, RecordKind, BLOCK_BYTES, FRAME_HEADER_BYTES};
+use crate::format::{record_bytes, RecordKind};
 use crate::gather::{Gather, Pushed};
 use crate::histograms::WalHistograms;
 use crate::index::LiveIndex;
@@ -82,6 +82,10 @@ pub(crate) struct Core {
     pub preparer_bell: Notify,
     /// A file may have become recyclable.
     pub recycler_bell: Notify,
+    /// The log may run short of room; one listener.
+    pub pressure_bell: Notify,
+    /// There may be room for data again.
+    pub room_bell: Notify,
     /// A frame was handed out, or the log ended; one consumer.
     pub frame_bell: Notify,
     /// For everyone else who waits: durable frames, prepared files, poison, stop.
@@ -115,7 +119,7 @@ pub(crate) struct State {
     pub unconfirmed: bool,
     pub poisoned: Option<DiskError>,
     pub stop: Stop,
-    /// A record was refused for want of room, and no file has been recycled since.
+    /// Data was refused for want of room, and no room has been made since.
     pub refusing: bool,
     /// The file system was full when a file was to be made: only files that exist count.
     pub disk_full: bool,
@@ -123,33 +127,23 @@ pub(crate) struct State {
     pub histograms: WalHistograms,
 }
 
-/// What a record is for, which says how much of the budget must stay free behind it. When the
-/// budget runs out, data stops first; what makes older log dead, and its relocation, go on, or
-/// nothing would ever make room again.
+/// What a record is for, which says whether it can be refused.
+///
+/// Data stops while [`RESERVED_FILES`] whole files of the budget are free. Everything else is
+/// needed to make older log dead and to state again what lives in it, or is a decision of Raft
+/// that cannot be given back: it is never refused. It takes the reserved files and, should those
+/// not do, further ones beyond the budget, which go again when they are recycled. See
+/// `recycle.rs` for why the log always comes back to taking data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// Leaves a whole file.
     Data,
-    /// Votes, memberships, reserved entries: leave a quarter of the last file.
-    Control,
-    /// Checkpoints, truncations, tombstones: leave an eighth.
-    MakesRoom,
-    /// Relocation and fences: leave a block for the frame that declares a file gone.
-    Relocation,
+    /// Votes, memberships, reserved entries, checkpoints, truncations, tombstones, fences, and
+    /// whatever is relocated.
+    Needed,
 }
 
-impl Class {
-    /// Whether so many bytes of whole files and of the planned file may be what is left.
-    fn may_leave(self, whole_bytes: u64, in_file_bytes: u64, options: &WalOptions) -> bool {
-        let all = whole_bytes + in_file_bytes;
-        match self {
-            Class::Data => whole_bytes >= options.file_bytes,
-            Class::Control => all >= options.file_bytes / 4,
-            Class::MakesRoom => all >= options.file_bytes / 8,
-            Class::Relocation => all >= BLOCK_BYTES,
-        }
-    }
-}
+/// Whole files that data leaves free: one for votes and checkpoints, one for relocation.
+pub(crate) const RESERVED_FILES: u64 = 2;
 
 /// How far stopping has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -179,6 +173,8 @@ impl Core {
             writer_bell: Notify::new(),
             preparer_bell: Notify::new(),
             recycler_bell: Notify::new(),
+            pressure_bell: Notify::new(),
+            room_bell: Notify::new(),
             frame_bell: Notify::new(),
             change: Notify::new(),
             tasks: Gate::new(),
@@ -201,7 +197,14 @@ impl Core {
     /// Appends a record, if there is room for one of its class.
     pub fn put(&self, parts: &Parts<'_>, class: Class) -> Result<Placed, WalError> {
         let mut state = self.state_mut();
-        state.admit(parts, class, &self.options)?;
+        if let Err(error) = state.admit(parts, class, &self.options) {
+            drop(state);
+            if error == WalError::Exhausted {
+                self.refuse();
+            }
+            return Err(error);
+        }
+        let planned = state.gather.file();
         let pushed = state.gather.push(&self.shard, parts);
         let Pushed { header, frame, offset, location } = pushed;
         state.index.apply(&header, location, parts.head.bytes(), ());
@@ -211,13 +214,32 @@ impl Core {
             state.stats.relocated_records += 1;
             state.stats.relocated_bytes += u64::from(location.length);
         }
+        let begun = state.gather.file() != planned;
         let unprepared = !state.files.contains_key(&state.gather.file().next());
         drop(state);
+        if begun {
+            self.pressure_bell.notify_one();
+        }
         self.writer_bell.notify_one();
         if unprepared {
             self.preparer_bell.notify_one();
         }
         Ok(Placed { frame, offset, length: location.length, location })
+    }
+
+    /// Data is refused: whoever can make room is to hurry.
+    pub fn refuse(&self) {
+        self.state_mut().refusing = true;
+        self.recycler_bell.notify_one();
+        self.pressure_bell.notify_one();
+    }
+
+    /// There is more room than there was.
+    pub fn has_gained_room(&self) {
+        self.state_mut().refusing = false;
+        self.recycler_bell.notify_one();
+        self.room_bell.notify_all();
+        self.change.notify_all();
     }
 
     /// Nothing will be written any more. The first error stands.
@@ -233,6 +255,8 @@ impl Core {
         self.preparer_bell.notify_one();
         self.recycler_bell.notify_one();
         self.frame_bell.notify_one();
+        self.pressure_bell.notify_one();
+        self.room_bell.notify_all();
         self.change.notify_all();
     }
 
@@ -279,12 +303,7 @@ impl State {
         }
     }
 
-    fn admit(
-        &mut self,
-        parts: &Parts<'_>,
-        class: Class,
-        options: &WalOptions,
-    ) -> Result<(), WalError> {
+    fn admit(&self, parts: &Parts<'_>, class: Class, options: &WalOptions) -> Result<(), WalError> {
         self.check_alive()?;
         if self.stop != Stop::Running {
             return Err(WalError::Stopped);
@@ -301,8 +320,7 @@ impl State {
         {
             return Err(WalError::Tombstoned(parts.owner));
         }
-        if !self.has_room(body_length, class, options) {
-            self.refusing = true;
+        if class == Class::Data && !self.has_data_room(body_length, options) {
             return Err(WalError::Exhausted);
         }
         if matches!(parts.kind, RecordKind::Append | RecordKind::Pointer) && !parts.relocated {
@@ -311,32 +329,25 @@ impl State {
         Ok(())
     }
 
-    /// The last bytes of the budget are kept for what makes room again: see [`Class`].
-    fn has_room(&self, body_length: usize, class: Class, options: &WalOptions) -> bool {
-        let bytes = blocks((FRAME_HEADER_BYTES + record_bytes(body_length)) as u64);
-        let used = self.used_bytes(options);
-        let limit = self.limit_bytes(options);
-        if self.gather.switches_file(body_length) {
-            let after = limit.checked_sub(used + options.file_bytes);
-            let whole = after.map(|after| after / options.file_bytes * options.file_bytes);
-            let in_file = options.file_bytes - BLOCK_BYTES - bytes;
-            return whole.is_some_and(|whole| class.may_leave(whole, in_file, options));
-        }
-        let whole = limit.saturating_sub(used) / options.file_bytes * options.file_bytes;
-        let in_file = self.gather.room_in_file().saturating_sub(bytes);
-        class.may_leave(whole, in_file, options)
+    /// Whether data with such a body leaves the reserved files alone.
+    fn has_data_room(&self, body_length: usize, options: &WalOptions) -> bool {
+        let begun = u64::from(self.gather.switches_file(body_length));
+        self.free_files(options) >= RESERVED_FILES + begun
     }
 
-    /// Bytes that could still be planned, the rest of the planned file included.
-    pub fn free_bytes(&self, options: &WalOptions) -> u64 {
-        self.free_files(options) * options.file_bytes + self.gather.room_in_file()
+    /// How many bytes of data would be taken now, about.
+    pub fn data_room_bytes(&self, options: &WalOptions) -> u64 {
+        match self.free_files(options).checked_sub(RESERVED_FILES) {
+            Some(files) => files * options.file_bytes + self.gather.room_in_file(),
+            None => 0,
+        }
     }
 
     /// Whether a frame without records finds room, and does not wait for a file to be made.
     pub fn has_room_for_empty(&self, options: &WalOptions) -> bool {
         let next = self.gather.file().next();
-        let ready = !self.gather.empty_switches_file() || self.files.contains_key(&next);
-        ready && self.free_bytes(options) >= 4 * BLOCK_BYTES
+        let next_is_ready = || self.files.contains_key(&next) && self.free_files(options) > 0;
+        !self.gather.empty_switches_file() || next_is_ready()
     }
 
     /// A file goes: places that led into it lead to where its records went.

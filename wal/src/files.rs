@@ -138,8 +138,9 @@ async fn fill(
     Ok(true)
 }
 
-/// Turns a spare into the log file that `header` describes; durable with its name on return. A
-/// file of that name (one that recovery found without frames) is replaced.
+/// Turns a spare into the log file that `header` describes. Its name is durable only when the
+/// directory is synced. A file of that name (one that recovery found without frames) is replaced.
+/// After an error the spare still is one.
 pub(crate) async fn put_in_line(
     shard: &Shard,
     dir: &Dir,
@@ -155,6 +156,5 @@ pub(crate) async fn put_in_line(
     file.sync().await?;
     let name = log_name(header.sequence);
     dir.rename(spare, &name).await?;
-    dir.sync().await?;
     Ok(LogFile::new(name, header, file))
 }

@@ -130,6 +130,12 @@ impl Gather {
         self.file_bytes - self.end_of_plan()
     }
 
+    /// So many bytes of records come at once: the next frame is to hold them all.
+    pub fn expect(&mut self, record_bytes: u64) {
+        let wanted = blocks(FRAME_HEADER_BYTES as u64 + record_bytes).min(self.frame_max_bytes);
+        self.capacity_bytes = self.capacity_bytes.max(wanted);
+    }
+
     /// Copies a record into the frame that gathers, or begins a new one for it.
     pub fn push(&mut self, shard: &Shard, parts: &Parts<'_>) -> Pushed {
         let bytes = record_bytes(parts.body_length()) as u64;

@@ -257,7 +257,7 @@ async fn move_to(wal: &Wal, old: &[OldWal], here: impl Fn(Owner) -> bool) -> Res
             }
             let damage = source.damage.or_else(|| replica.damage());
             if let (Some(damage), None, None) = (damage, replica.fence, replica.tombstone) {
-                wal.core.put(&fence_parts(*owner, damage.encode()), Class::Relocation)?;
+                wal.core.put(&fence_parts(*owner, damage.encode()), Class::Needed)?;
             }
         }
     }
@@ -275,7 +275,7 @@ async fn move_record(wal: &Wal, source: &OldWal, live: Live) -> Result<u64, WalE
             recycle::read_body(&wal.core.shard, &file.file, live.location).await?
         }
     };
-    wal.core.put(&live.parts(&[&body]), Class::Relocation)?;
+    wal.core.put(&live.parts(&[&body]), Class::Needed)?;
     Ok(body.len() as u64)
 }
 

@@ -69,17 +69,14 @@ impl RecordRef<'_> {
         }
     }
 
-    pub(crate) fn is_data(&self) -> bool {
-        matches!(self, RecordRef::Append { .. } | RecordRef::Pointer { .. })
-    }
-
     pub(crate) fn class(&self) -> Class {
         match self {
             RecordRef::Append { .. } | RecordRef::Pointer { .. } => Class::Data,
-            RecordRef::HardState { .. } | RecordRef::Membership { .. } => Class::Control,
-            RecordRef::Truncate { .. }
+            RecordRef::HardState { .. }
+            | RecordRef::Membership { .. }
+            | RecordRef::Truncate { .. }
             | RecordRef::Checkpoint { .. }
-            | RecordRef::Tombstone { .. } => Class::MakesRoom,
+            | RecordRef::Tombstone { .. } => Class::Needed,
         }
     }
 

@@ -3,8 +3,8 @@
 //! In this order, so that it can be interrupted anywhere and begun again: read everything; sync
 //! what was read (a killed process may have left it in a volatile cache); open a new file whose
 //! header names the last frame replayed, durable with its name; write the fences of replicas that
-//! may have lost log, durable; put damaged files aside. Nothing is appended to an old file. Spare
-//! files that are no longer of the right size go.
+//! may have lost log, durable; put damaged files aside; recycle while the budget is exceeded.
+//! Nothing is appended to an old file. Spare files that are no longer of the right size go.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -101,6 +101,7 @@ pub(crate) async fn open(
     let (recovered, fences) = describe(&found, &replayed);
     let wal = build(shard, dir, options, identity, found, replayed, file);
     settle(&wal, fences).await?;
+    back_into_budget(&wal.core).await?;
     let mut recovered = recovered;
     recovered.report.took = shard.now().saturating_since(began);
     Ok((wal, recovered))
@@ -179,7 +180,9 @@ async fn begin_file(
         base: Some(replayed.verdict.last),
         damage_found: !replayed.new_damage.is_empty(),
     };
-    Ok(files::put_in_line(shard, dir, &spare, header, options.flush).await?)
+    let file = files::put_in_line(shard, dir, &spare, header, options.flush).await?;
+    dir.sync().await?;
+    Ok(file)
 }
 
 /// Removes prepared files behind the one that was replaced.
@@ -325,7 +328,7 @@ async fn settle(wal: &Wal, fences: Fences) -> Result<(), WalError> {
     let core = &wal.core;
     for (owner, damage) in &fences {
         tracing::error!(shard = core.shard.id().0, %owner, %damage, "replica fenced");
-        core.put(&fence_parts(*owner, damage.encode()), Class::Relocation)?;
+        core.put(&fence_parts(*owner, damage.encode()), Class::Needed)?;
     }
     if !fences.is_empty() {
         let newest = core.state().gather.newest();
@@ -338,6 +341,17 @@ async fn settle(wal: &Wal, fences: Fences) -> Result<(), WalError> {
         core.dir.sync().await?;
     }
     Ok(())
+}
+
+/// Each start begins a file. So that many of them, one after the other, do not take more and more
+/// of the disk, recycling goes first while the log is larger than its budget, if it can.
+async fn back_into_budget(core: &Core) -> Result<(), WalError> {
+    let options = &core.options;
+    core.wait_for(|state| {
+        let within = state.used_bytes(options) <= options.budget_bytes;
+        within || state.disk_full || recycle::candidate(state, options).is_none()
+    })
+    .await
 }
 
 pub(crate) fn fence_parts(owner: Owner, head: crate::record::Head) -> Parts<'static> {

@@ -5,35 +5,45 @@
 //! the file, so that its absence is not taken for loss; readers leave; the file loses its name
 //! and becomes a spare. Nothing depends on a record that merely superseded another. One task per
 //! shard's log; it works when room gets short, or for nothing when no record is left.
+//!
+//! Why the log always comes back to taking data, F being the size of a file:
+//! 1. Data leaves [`RESERVED_FILES`] whole files of the budget free; nothing else is refused.
+//! 2. A file is recycled only if stating again what lives in it takes at most 7/8 F
+//!    ([`relocation_bytes`]), so each recycling of a whole file gains room, also if it went beyond
+//!    the budget. (A start without a spare begins a smaller file; that is recycled but once.)
+//! 3. While the disk is full, a file is recycled only if what is there has room for that and for
+//!    F/8 of votes and checkpoints beside it. So nothing that makes room waits for the disk.
+//! 4. Therefore only the oldest file can be in the way, by living by more than about 7/8. The
+//!    layers above can always make it dead: they are told its owners, and checkpoints have room.
 
 use std::rc::Rc;
 
 use bytes::Bytes;
 use rt::{File, Mutation, Shard};
 
-use crate::core::{Class, Core, State};
+use crate::core::{Class, Core, State, RESERVED_FILES};
 use crate::error::{DiskError, WalError};
 use crate::files::{self, LogFile};
-use crate::format::{RecordHeader, RecordKind, BLOCK_BYTES, RECORD_HEADER_BYTES};
+use crate::format::{
+    record_bytes, RecordHeader, RecordKind, BLOCK_BYTES, FRAME_HEADER_BYTES, RECORD_HEADER_BYTES,
+};
 use crate::index::Replica;
 use crate::options::WalOptions;
 use crate::record::{Damage, Head, Parts};
 use crate::types::{FileSequence, Index, Location, Owner, Term};
 
-/// So much is relocated before its durability is awaited: clients' frames go between.
+/// See [`step_bytes`].
 const RELOCATION_STEP_BYTES: u64 = 256 << 10;
 
 pub(crate) async fn run(core: Rc<Core>) {
     while core.running() {
-        let Some(oldest) = candidate(&core) else {
+        let Some(oldest) = candidate(&core.state(), &core.options) else {
             core.recycler_bell.notified().await;
             continue;
         };
         match recycle(&core, oldest).await {
             Ok(()) => core.preparer_bell.notify_one(),
             Err(WalError::Stopped | WalError::Poisoned(_)) => return,
-            // The last file is full as well: only checkpoints from above can make room.
-            Err(WalError::Exhausted) => core.recycler_bell.notified().await,
             Err(WalError::Disk(error)) => core.poison(error),
             Err(error) => core.poison(std::io::Error::other(error.to_string())),
         }
@@ -50,24 +60,46 @@ async fn recycle(core: &Rc<Core>, oldest: FileSequence) -> Result<(), WalError> 
 }
 
 /// The oldest file, if it is worth its relocation now.
-fn candidate(core: &Core) -> Option<FileSequence> {
-    let state = core.state();
-    let oldest = state.oldest()?.header.sequence;
-    if oldest >= state.current {
+pub(crate) fn candidate(state: &State, options: &WalOptions) -> Option<FileSequence> {
+    let oldest = &state.oldest()?.header;
+    if oldest.sequence >= state.current {
         return None;
     }
-    let options = &core.options;
-    let live = state.index.live_bytes(oldest);
+    let live = state.index.live_bytes(oldest.sequence);
+    let cost = relocation_bytes(live, options);
     let files = options.budget_bytes / options.file_bytes;
-    let free = state.free_files(options);
-    let worth = match free {
-        0 | 1 => options.file_bytes / 4 * 3,
-        free if free <= (files / 4).max(2) => options.file_bytes / 4,
+    let worth = match state.free_files(options) {
+        _ if state.refusing => oldest.file_bytes,
+        free if free < RESERVED_FILES => oldest.file_bytes,
+        RESERVED_FILES => oldest.file_bytes / 2,
+        free if free <= (files / 4).max(RESERVED_FILES + 2) => oldest.file_bytes / 4,
         _ => 0,
     };
-    // Frames and their padding take more than the records.
-    let fits = live == 0 || live + live / 4 + 4 * BLOCK_BYTES <= state.free_bytes(options);
-    (live <= worth && fits).then_some(oldest)
+    let gains = live <= worth && cost <= options.file_bytes / 8 * 7;
+    let fits = !state.disk_full || fits_full_disk(state, options, cost);
+    (live == 0 || (gains && fits)).then_some(oldest.sequence)
+}
+
+/// Whether the files that exist have room for so much and for what makes room beside it.
+fn fits_full_disk(state: &State, options: &WalOptions, cost: u64) -> bool {
+    let beside = options.file_bytes / 8;
+    let in_whole_file = state.free_files(options) > 0;
+    cost + beside <= state.gather.room_in_file()
+        || (in_whole_file && cost + beside <= options.file_bytes - BLOCK_BYTES)
+}
+
+/// Relocated together, and awaited before the next: clients' frames go between.
+fn step_bytes(options: &WalOptions) -> u64 {
+    RELOCATION_STEP_BYTES.min(options.frame_max_bytes)
+}
+
+/// What the relocation of so many live bytes takes at most, frames and padding included, if they
+/// stand in one file: beside the frame that gathers, a step has one of its own, perhaps a second
+/// one in the next file, and a third for a last record that is longer than a frame.
+fn relocation_bytes(live: u64, options: &WalOptions) -> u64 {
+    const FRAMES: u64 = 3;
+    let steps = live.div_ceil(step_bytes(options));
+    live + steps * FRAMES * (FRAME_HEADER_BYTES as u64 + BLOCK_BYTES)
 }
 
 /// Appends again every record that lives in `file`, and waits until all is durable.
@@ -78,22 +110,53 @@ async fn relocate(core: &Rc<Core>, file: FileSequence) -> Result<(), WalError> {
         let state = core.state();
         state.index.file(file).map(|live| live.owners.keys().copied().collect()).unwrap_or_default()
     };
-    let mut since_wait = 0;
+    let mut step = Step::default();
     for owner in owners {
         let records =
             core.state().index.replica(owner).map(|replica| live_in(owner, replica, file));
         for record in records.unwrap_or_default() {
-            since_wait += restate(core, &log_file, record).await?;
-            if since_wait >= RELOCATION_STEP_BYTES {
-                since_wait = 0;
-                let newest = core.state().gather.newest();
-                core.wait_durable(newest).await?;
+            step.add(core, &log_file, record).await?;
+            if step.bytes >= step_bytes(&core.options) {
+                std::mem::take(&mut step).restate(core).await?;
             }
         }
     }
-    // Also what made records dead without relocation must be durable before the file goes.
-    let newest = core.state().gather.newest();
-    core.wait_durable(newest).await
+    // The last step also awaits what made records dead without relocation.
+    step.restate(core).await
+}
+
+/// Live records with their bodies, to be appended without a pause: whatever is awaited between
+/// two records gives each a frame, and so a block, of its own.
+#[derive(Default)]
+struct Step {
+    records: Vec<(Live, Bytes)>,
+    bytes: u64,
+}
+
+impl Step {
+    async fn add(&mut self, core: &Core, file: &LogFile, record: Live) -> Result<(), WalError> {
+        let body = match record.has_own_body() {
+            true => Bytes::new(),
+            false => read_body(&core.shard, &file.file, record.location).await?,
+        };
+        self.bytes += record_bytes(record.location.length as usize) as u64;
+        self.records.push((record, body));
+        Ok(())
+    }
+
+    /// Appends the records that still live, and waits until all is durable.
+    async fn restate(self, core: &Core) -> Result<(), WalError> {
+        core.state_mut().gather.expect(self.bytes);
+        for (record, body) in self.records {
+            // The record may have died while bodies were read.
+            if core.state().index.is_live(&record.header(), record.location) {
+                let placed = core.put(&record.parts(&[&body]), Class::Needed)?;
+                core.state_mut().moved.insert(record.location, placed.location);
+            }
+        }
+        let newest = core.state().gather.newest();
+        core.wait_durable(newest).await
+    }
 }
 
 /// A live record, as far as memory knows it.
@@ -141,21 +204,6 @@ fn live_in(owner: Owner, replica: &Replica<()>, file: FileSequence) -> Vec<Live>
     let mut live = live_of(owner, replica);
     live.retain(|record| record.location.file == file);
     live
-}
-
-/// Returns the bytes of the body.
-async fn restate(core: &Rc<Core>, file: &LogFile, record: Live) -> Result<u64, WalError> {
-    let body = match record.has_own_body() {
-        true => Bytes::new(),
-        false => read_body(&core.shard, &file.file, record.location).await?,
-    };
-    // The record may have died while its body was read.
-    if !core.state().index.is_live(&record.header(), record.location) {
-        return Ok(0);
-    }
-    let placed = core.put(&record.parts(&[&body]), Class::Relocation)?;
-    core.state_mut().moved.insert(record.location, placed.location);
-    Ok(body.len() as u64)
 }
 
 impl Live {
@@ -231,13 +279,12 @@ async fn retire(core: &Rc<Core>, sequence: FileSequence) -> Result<(), WalError>
         state.files.remove(&sequence);
         state.forget_moves_into(sequence);
         state.stats.recycled_files += 1;
-        state.refusing = false;
         (file.name.clone(), fate(&state, &core.options, &file))
     };
     drop(file);
     let spare = dispose(core, &name, fate).await?;
     core.state_mut().spares.extend(spare);
-    core.change.notify_all();
+    core.has_gained_room();
     Ok(())
 }
 

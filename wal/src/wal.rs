@@ -52,8 +52,8 @@ impl Wal {
     }
 
     /// Copies a record into the gathering frame. It is durable when [`Placed::frame`] is.
-    /// Data is refused with [`WalError::Exhausted`] when only the last file of the budget is
-    /// left, and nothing has changed then.
+    /// Data is refused with [`WalError::Exhausted`] when only the reserved files of the budget are
+    /// left, and nothing has changed then. Nothing else is ever refused for want of room.
     ///
     /// # Panics
     /// If an entry leaves a gap after the owner's last one, lies at or below its checkpoint, or
@@ -62,11 +62,11 @@ impl Wal {
         self.append_checked(record, record.class())
     }
 
-    /// As [`Self::append`], but an entry may take the last file too: for entries that make room
-    /// or that the group cannot do without (log starts, membership, an election's empty entry).
+    /// As [`Self::append`], but an entry is never refused for want of room: for entries that make
+    /// room, that the group cannot do without (log starts, membership, an election's empty entry),
+    /// or that were admitted by [`Self::has_data_room`] and are bound since.
     pub fn append_reserved(&self, record: RecordRef<'_>) -> Result<Placed, WalError> {
-        let class = if record.is_data() { Class::Control } else { record.class() };
-        self.append_checked(record, class)
+        self.append_checked(record, Class::Needed)
     }
 
     fn append_checked(&self, record: RecordRef<'_>, class: Class) -> Result<Placed, WalError> {
@@ -74,7 +74,7 @@ impl Wal {
             if self.core.state().index.conflicts(owner, index, term) {
                 // Cut explicitly, so that replay cuts the same without having to judge.
                 let cut = RecordRef::Truncate { owner, from: index.next(), term };
-                self.core.put(&cut.parts(), Class::MakesRoom)?;
+                self.core.put(&cut.parts(), Class::Needed)?;
             }
         }
         self.core.put(&record.parts(), class)
@@ -183,7 +183,7 @@ impl Wal {
         let damage = self.core.state().index.replica(owner).and_then(|replica| replica.damage());
         if let Some(Damage::Gap { expected, .. }) = damage {
             let cut = RecordRef::Truncate { owner, from: expected, term: Term(0) };
-            self.core.put(&cut.parts(), Class::MakesRoom)?;
+            self.core.put(&cut.parts(), Class::Needed)?;
         }
         let state = self.core.state().index.replica(owner).and_then(|replica| {
             let (state, _) = replica.hard_state?;
@@ -191,14 +191,14 @@ impl Wal {
             (state.commit > last).then_some(HardState { commit: last, ..state })
         });
         if let Some(state) = state {
-            self.core.put(&RecordRef::HardState { owner, state }.parts(), Class::MakesRoom)?;
+            self.core.put(&RecordRef::HardState { owner, state }.parts(), Class::Needed)?;
         }
-        self.core.put(&recover::fence_parts(owner, acceptance()), Class::Relocation)
+        self.core.put(&recover::fence_parts(owner, acceptance()), Class::Needed)
     }
 
     /// Fences a replica for a reason that the layer above has found.
     pub fn fence(&self, owner: Owner, damage: Damage) -> Result<Placed, WalError> {
-        self.core.put(&recover::fence_parts(owner, damage.encode()), Class::Relocation)
+        self.core.put(&recover::fence_parts(owner, damage.encode()), Class::Needed)
     }
 
     /// The longest body that a record can have: [`WalError::TooLarge`] beyond it.
@@ -245,15 +245,24 @@ impl Wal {
         }
     }
 
-    /// How many bytes of data would be taken now, a whole file staying free behind them. For who
-    /// must know before it is bound: what Raft has accepted cannot be given back.
-    pub fn data_room_bytes(&self) -> u64 {
-        let state = self.core.state();
-        let options = &self.core.options;
-        match state.free_files(options) {
-            0 => 0,
-            free => (free - 1) * options.file_bytes + state.gather.room_in_file(),
+    /// Whether so many bytes of data would be taken now. For who must know before it is bound:
+    /// what Raft has accepted cannot be given back. If not, the log hurries to make room.
+    pub fn has_data_room(&self, bytes: u64) -> bool {
+        let room = self.core.state().data_room_bytes(&self.core.options);
+        if bytes > room {
+            self.core.refuse();
         }
+        bytes <= room
+    }
+
+    /// Resolves when there may be room for data again, or the log has ended.
+    pub async fn gains_room(&self) {
+        self.core.room_bell.notified().await;
+    }
+
+    /// Resolves when [`Self::pressure`] may have risen. For one listener, the flusher.
+    pub async fn pressure_may_rise(&self) {
+        self.core.pressure_bell.notified().await;
     }
 
     /// Since when a write has been unanswered, if that is longer than two seconds: the disk does

@@ -18,7 +18,7 @@ const GROUPS: u64 = 7;
 const OPTIONS: WalOptions = WalOptions {
     file_bytes: 128 << 10,
     first_file_bytes: 64 << 10,
-    budget_bytes: 4 * (128 << 10),
+    budget_bytes: 6 * (128 << 10),
     frame_max_bytes: 32 << 10,
     flush: Flush::Dsync,
     fill_ahead: false,

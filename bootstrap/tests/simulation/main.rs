@@ -77,7 +77,7 @@ fn recycling_without_relocation_is_found() {
 
 #[test]
 fn an_empty_ready_reported_early_is_found() {
-    found(Mutation::EmptyReadyReportedEarly, 12);
+    found(Mutation::EmptyReadyReportedEarly, 60);
 }
 
 #[test]

@@ -19,9 +19,6 @@ pub struct Placed {
 /// A record that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
-    /// No room for this record until older files are recycled; nothing was written.
-    #[error("the write-ahead log is full")]
-    Full,
     /// The log takes no more records. Nothing of this shard may go on: what was decided in memory
     /// cannot be made durable.
     #[error("the write-ahead log failed: {0}")]
