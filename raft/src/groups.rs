@@ -20,8 +20,8 @@ use wal::{
 };
 
 use crate::driver::{
-    Broken, Driver, DriverOptions, Effects, Journal, JournalError, MachineRef, OpenError, Opened,
-    Outgoing, Placed, ProposeError, Status, TICK_SLOTS,
+    Broken, Call, Driver, DriverOptions, Effects, Journal, JournalError, MachineRef, OpenError,
+    Opened, Outgoing, Placed, ProposeError, Status, TICK_SLOTS,
 };
 use crate::transport::Incoming;
 use crate::{payload_of, EntryKind, Proposal, DESCRIPTOR_BYTES};
@@ -68,6 +68,8 @@ struct Inner {
     work: Notify,
     /// Some group may have begun to tick.
     clock: Notify,
+    /// Entries were committed.
+    commits: Notify,
     turn_max_bytes: u64,
     /// What was proposed since the last turn, as records.
     proposed_bytes: Cell<u64>,
@@ -92,6 +94,7 @@ impl Groups {
             outbound: RefCell::default(),
             work: Notify::new(),
             clock: Notify::new(),
+            commits: Notify::new(),
             turn_max_bytes: TURN_MAX_BYTES.min(body_max_bytes / 2),
             proposed_bytes: Cell::new(0),
             failed: RefCell::default(),
@@ -253,6 +256,11 @@ impl Groups {
         self.inner.driver.borrow().status(group)
     }
 
+    /// Resolves when entries are committed: a group that had too many undecided may take more.
+    pub async fn commits(&self) {
+        self.inner.commits.notified().await;
+    }
+
     /// Resolves when the log has failed, with the reason. The process must stop then.
     pub async fn failure(&self) -> String {
         loop {
@@ -357,8 +365,12 @@ impl Inner {
 
     fn carry_out(&self, effects: Effects) {
         let Effects { calls, messages } = effects;
+        let committed = calls.iter().any(|(_, call)| matches!(call, Call::Committed(_)));
         for (machine, call) in calls {
             call.make(&machine);
+        }
+        if committed {
+            self.commits.notify_all();
         }
         let outbound = self.outbound.borrow().clone();
         if let Some(outbound) = outbound.filter(|_| !messages.is_empty()) {

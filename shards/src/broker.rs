@@ -20,6 +20,7 @@ use wal::{GroupId, Term, Wal};
 
 use crate::api::init_producer_id::IdBlock;
 use crate::api::SubmitError;
+use crate::backlog::Backlog;
 use crate::config::{BrokerConfig, BrokerView, TopicConfig};
 use crate::controller::Controller;
 use crate::fetch::sessions::Sessions;
@@ -66,6 +67,7 @@ struct Inner {
     stats: Stats,
     network: net::Network,
     coordinators: Coordinators,
+    backlog: Backlog,
     /// The port that clients reach this node at, once it is bound.
     port: Cell<u16>,
     /// Set while the disk has too little space left for more records.
@@ -80,10 +82,9 @@ impl Broker {
         let config = BrokerConfig::resolve(&parts.options.settings, &image);
         let slots = config.fetch_sessions_max as usize / usize::from(parts.shard.count());
         let shares = u64::from(parts.shard.count());
-        let network = net::Network::new(
-            limits(&config, &parts.options),
-            (parts.options.request_memory_bytes / shares) as usize,
-        );
+        let request_memory_bytes = parts.options.request_memory_bytes / shares;
+        let network =
+            net::Network::new(limits(&config, &parts.options), request_memory_bytes as usize);
         let inner = Inner {
             image: RefCell::new(image),
             led: RefCell::new(BTreeMap::new()),
@@ -93,6 +94,8 @@ impl Broker {
             stats: Stats::default(),
             network,
             coordinators: Coordinators::new(&parts.shard, groups_config(&config)),
+            // The rest is for requests that do not wait for the log.
+            backlog: Backlog::new(request_memory_bytes / 4),
             config: RefCell::new(Rc::new(config)),
             port: Cell::new(0),
             disk_full: Cell::new(false),
@@ -288,6 +291,11 @@ impl Broker {
     /// The group coordinators of this shard.
     pub fn coordinators(&self) -> &Coordinators {
         &self.inner.coordinators
+    }
+
+    /// Appends that wait for room in the log.
+    pub fn backlog(&self) -> &Backlog {
+        &self.inner.backlog
     }
 
     /// What the connections of this shard share: limits, counts, memory.

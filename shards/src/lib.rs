@@ -4,6 +4,7 @@
 
 mod admin;
 pub mod api;
+pub mod backlog;
 pub mod broker;
 pub mod config;
 pub mod controller;

@@ -85,6 +85,8 @@ pub async fn start(start: Start) -> Result<Broker, StartError> {
     if let Some(controller) = controller {
         shard.spawn(controller.run(broker.clone(), data)).detach();
     }
+    let backlog = broker.backlog().clone();
+    shard.spawn(backlog.run(broker.wal().clone(), groups.clone())).detach();
     shard.spawn(stop_on_failure(groups)).detach();
     crate::upkeep::start(&broker);
     Ok(broker)

@@ -73,7 +73,7 @@ impl OffsetsLog for OffsetsPartition {
 
 fn refused(error: partition::AppendError) -> AppendError {
     match error {
-        partition::AppendError::Busy(reason) => AppendError::Busy(reason),
+        full @ partition::AppendError::Full(_) => AppendError::Busy(full.to_string()),
         other => AppendError::Lost(other.to_string()),
     }
 }

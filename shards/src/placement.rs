@@ -157,6 +157,7 @@ impl Placement {
             let (owner, log) = {
                 let mut partition = partition.borrow_mut();
                 partition.mark_deleted();
+                broker.backlog().look_again();
                 if &*partition.identity().topic == OFFSETS_TOPIC {
                     broker.coordinators().cease(partition.identity().partition);
                 }

@@ -23,11 +23,12 @@ use net::{Answer, ApiKey, ErrorCode, LocalFuture, Request};
 use wal::GroupId;
 
 use super::scatter::{Ask, Scatter};
+use crate::backlog::{Begun, Place};
 use crate::broker::Broker;
 use crate::config::TopicConfig;
 use crate::meta::{Image, Topic, TopicId};
 use crate::options::Acknowledge;
-use crate::partition::{AppendError, Outcome};
+use crate::partition::{AppendError, Appended, Full, Outcome, PartitionRef, Wait};
 use crate::validate::{self, Refused, Stored};
 
 /// From this version on topics are named by id.
@@ -223,62 +224,93 @@ fn append(
     }
 }
 
-/// An append that is proposed.
+/// A batch that has its place among all appends of its partition.
 struct Started {
-    partition: crate::partition::PartitionRef,
-    wait: Option<crate::partition::Wait>,
-    told: Told,
-    deadline: rt::Instant,
+    partition: PartitionRef,
+    stage: Stage,
+    what: Append,
+    at: rt::Instant,
+}
+
+enum Stage {
+    /// Waits for room in the log.
+    Queued(Place),
+    Appended(Appended, Option<Wait>),
 }
 
 fn start(broker: &Broker, ask: Ask<What>) -> Result<Started, Told> {
     let Some(partition) = broker.partition(ask.group) else {
         return Err(Told::failed(broker.placement().absent(ask.group), None));
     };
-    let mut state = partition.borrow_mut();
-    let log_start = state.log_start();
-    let Append { batch, log_append_time_ms, until: Until { acks, timeout } } = match ask.what {
+    let what = match ask.what {
         What::Append(append) => append,
-        What::Refuse(refused) => return Err(told_of(refused, log_start)),
+        What::Refuse(refused) => return Err(told_of(refused, partition.borrow().log_start())),
     };
-    let appended = state.append(&batch).map_err(|error| Told {
-        log_start,
-        ..Told::failed(code_of(&error), Some(error.to_string()))
-    })?;
-    let wait = match acks {
+    let at = broker.shard().now();
+    let stage = match broker.backlog().append(&partition, &what.batch) {
+        Ok(Begun::Waits(place)) => Stage::Queued(place),
+        Ok(Begun::Appended(appended)) => {
+            Stage::Appended(appended, note_appended(broker, &partition, &what, appended))
+        }
+        Err(error) => return Err(refused_by(&partition, &error)),
+    };
+    Ok(Started { partition, stage, what, at })
+}
+
+fn refused_by(partition: &PartitionRef, error: &AppendError) -> Told {
+    let log_start = partition.borrow().log_start();
+    Told { log_start, ..Told::failed(code_of(error), Some(error.to_string())) }
+}
+
+/// Counts an append; answers what its client has to wait for.
+fn note_appended(
+    broker: &Broker,
+    partition: &PartitionRef,
+    what: &Append,
+    appended: Appended,
+) -> Option<Wait> {
+    let mut state = partition.borrow_mut();
+    if appended.duplicate_of_ms.is_none() {
+        let (bytes, records) =
+            (what.batch.bytes.len() as u64, what.batch.header.record_count as u64);
+        state.traffic().appended(bytes, records);
+        broker.stats().appended(bytes, records);
+    }
+    match what.until.acks {
         _ if broker.options().acknowledge == Acknowledge::Relaxed => None,
         Acks::None => None,
         Acks::Leader => Some(state.wait_for_persist(appended.index)),
         Acks::All => Some(state.wait_for_commit(appended.index)),
-    };
-    if appended.duplicate_of_ms.is_none() {
-        let (bytes, records) = (batch.bytes.len() as u64, batch.header.record_count as u64);
-        state.traffic().appended(bytes, records);
-        broker.stats().appended(bytes, records);
     }
-    drop(state);
-    let told = Told {
-        base_offset: appended.base_offset,
-        log_append_time_ms: appended.duplicate_of_ms.unwrap_or(log_append_time_ms),
-        ..Told::failed(ErrorCode::None, None)
-    };
-    Ok(Started { partition, wait, told, deadline: broker.shard().now() + timeout })
 }
 
 async fn finish(broker: &Broker, started: Started) -> Told {
-    let Started { partition, wait, mut told, deadline } = started;
+    let Started { partition, stage, what, at } = started;
+    let left = |limit: Duration| (at + limit).saturating_since(broker.shard().now());
+    let (appended, wait) = match stage {
+        Stage::Appended(appended, wait) => (appended, wait),
+        // Half of the time, so that the client is still there when it is told.
+        Stage::Queued(place) => {
+            match broker.shard().timeout(left(what.until.timeout / 2), place).await {
+                Ok(Ok(appended)) => (appended, note_appended(broker, &partition, &what, appended)),
+                Ok(Err(error)) => return refused_by(&partition, &error),
+                Err(_) => return refused_by(&partition, &AppendError::Full(Full::Log)),
+            }
+        }
+    };
     let outcome = match wait {
         None => Ok(Outcome::Done),
-        Some(crate::partition::Wait::Over(outcome)) => Ok(outcome),
-        Some(pending) => {
-            let left = deadline.saturating_since(broker.shard().now());
-            broker.shard().timeout(left, pending).await
-        }
+        Some(Wait::Over(outcome)) => Ok(outcome),
+        Some(pending) => broker.shard().timeout(left(what.until.timeout), pending).await,
     };
     let error = match outcome {
         Ok(Outcome::Done) => {
-            told.log_start = partition.borrow().log_start();
-            return told;
+            return Told {
+                base_offset: appended.base_offset,
+                log_append_time_ms: appended.duplicate_of_ms.unwrap_or(what.log_append_time_ms),
+                log_start: partition.borrow().log_start(),
+                ..Told::failed(ErrorCode::None, None)
+            };
         }
         Ok(Outcome::LeadershipLost) => ErrorCode::NotLeaderOrFollower,
         Ok(Outcome::Deleted) => ErrorCode::UnknownTopicOrPartition,
@@ -294,8 +326,11 @@ pub fn code_of(error: &AppendError) -> ErrorCode {
         AppendError::Deleted => ErrorCode::UnknownTopicOrPartition,
         AppendError::OutOfOrderSequence => ErrorCode::OutOfOrderSequenceNumber,
         AppendError::FencedProducer => ErrorCode::InvalidProducerEpoch,
-        // Retriable for every client, and it does not make them refresh their metadata.
-        AppendError::Busy(_) => ErrorCode::NotEnoughReplicas,
+        // Nothing was appended. Retriable for every client, and it does not make them refresh
+        // their metadata.
+        AppendError::Full(_) => ErrorCode::NotEnoughReplicas,
+        AppendError::TooLarge => ErrorCode::MessageTooLarge,
+        AppendError::Failed(_) => ErrorCode::KafkaStorageError,
     }
 }
 

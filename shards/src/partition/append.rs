@@ -10,7 +10,7 @@ use net::batch::{Batch, BatchHeader};
 use raft::driver::ProposeError;
 use raft::{Descriptor, EntryKind, Proposal};
 use thiserror::Error;
-use wal::Index;
+use wal::{Index, Term};
 
 use super::producers::{BatchInfo, Reject, Verdict};
 use super::waiters::Wait;
@@ -40,20 +40,35 @@ pub enum AppendError {
     /// The producer has been replaced by one with a higher epoch.
     #[error("producer epoch is older than the latest")]
     FencedProducer,
-    /// The group or the WAL holds as much undecided data as it may; the client tries again.
+    /// No more can be taken at this moment.
     #[error("the log cannot take more data now: {0}")]
-    Busy(String),
+    Full(Full),
+    /// The batch does not fit into a file of the write-ahead log, whatever the topic allows.
+    #[error("the batch is larger than a record of the log can be; raise wal_budget_bytes")]
+    TooLarge,
+    /// The log has failed, and the broker is about to stop.
+    #[error("the log has failed: {0}")]
+    Failed(String),
+}
+
+/// What is full.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum Full {
+    /// The write-ahead log, until files of it are recycled.
+    #[error("the write-ahead log has no room until older data is in its segments")]
+    Log,
+    /// The group holds as many undecided bytes as it may, until some are committed.
+    #[error("too many bytes of the partition are not committed yet")]
+    Group,
+    /// Too many appends wait for one of the above.
+    #[error("too many appends wait for room in the log")]
+    Backlog,
 }
 
 impl Partition {
     /// Appends one batch in this replica's term, or finds the append that it repeats.
     pub fn append(&mut self, batch: &Batch) -> Result<Appended, AppendError> {
-        if self.deleted {
-            return Err(AppendError::Deleted);
-        }
-        let Leadership::Leader { term } = self.leadership else {
-            return Err(AppendError::NotLeader);
-        };
+        let term = self.check_open()?;
         let info = producer_of(&batch.header);
         if let Some(info) = &info {
             match self.producers.check(info) {
@@ -94,17 +109,21 @@ impl Partition {
         Ok(Appended { index, base_offset, duplicate_of_ms: None })
     }
 
+    /// The term in which this replica takes appends, if it does.
+    pub fn check_open(&self) -> Result<Term, AppendError> {
+        match self.leadership {
+            _ if self.deleted => Err(AppendError::Deleted),
+            Leadership::Leader { term } => Ok(term),
+            _ => Err(AppendError::NotLeader),
+        }
+    }
+
     /// Proposes a control entry (a new log start); gives its index.
     pub fn propose_control(
         &mut self,
         control: super::control::Control,
     ) -> Result<Index, AppendError> {
-        if self.deleted {
-            return Err(AppendError::Deleted);
-        }
-        if !self.is_leader() {
-            return Err(AppendError::NotLeader);
-        }
+        self.check_open()?;
         let payload = [Bytes::copy_from_slice(&control.encode())];
         let proposal = Proposal {
             kind: EntryKind::Control(control.kind()),
@@ -137,6 +156,11 @@ pub(super) fn producer_of(header: &BatchHeader) -> Option<BatchInfo> {
 fn append_error(error: ProposeError) -> AppendError {
     match error {
         ProposeError::NotLeader { .. } | ProposeError::UnknownGroup => AppendError::NotLeader,
-        busy => AppendError::Busy(busy.to_string()),
+        ProposeError::LogFull => AppendError::Full(Full::Log),
+        ProposeError::TooMuchUncommitted => AppendError::Full(Full::Group),
+        ProposeError::TooLarge => AppendError::TooLarge,
+        failed @ (ProposeError::Fenced | ProposeError::LogFailed) => {
+            AppendError::Failed(failed.to_string())
+        }
     }
 }

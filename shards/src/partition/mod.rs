@@ -26,7 +26,7 @@ use std::sync::Arc;
 use raft::Groups;
 use wal::{Index, Owner, Term};
 
-pub use append::{AppendError, Appended};
+pub use append::{AppendError, Appended, Full};
 pub use waiters::{Outcome, Wait};
 
 use crate::config::TopicConfig;
