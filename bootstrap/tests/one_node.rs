@@ -1,7 +1,10 @@
 //! One node of several shards in a simulated world, and a client that speaks the wire format.
 
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,19 +22,25 @@ use net::builder::BatchBuilder;
 use net::client::Client;
 use rt::sim::{CrashKind, World, WorldOptions};
 use rt::Shard;
+use shards::broker::Broker;
 use shards::meta::NodeId;
+use shards::node::{self, META_OWNER};
 use shards::options::{Acknowledge, Options};
 
 const PORT: u16 = 9092;
 const LIMIT: Duration = Duration::from_secs(120);
 
-async fn broker(shard: Shard, acknowledge: Acknowledge) {
+async fn start(shard: &Shard, acknowledge: Acknowledge) -> Broker {
     let mut options = Options::new(NodeId(1), PathBuf::from("/data"));
     options.wal_budget_bytes = 64 << 20;
     options.disk_reserve_bytes = 0;
     options.acknowledge = acknowledge;
-    let started = bootstrap::start(&shard, &Arc::new(options), |_| {}).await;
-    let _broker = started.expect("the node starts");
+    let started = bootstrap::start(shard, &Arc::new(options), |_| {}).await;
+    started.expect("the node starts")
+}
+
+async fn broker(shard: Shard, acknowledge: Acknowledge) {
+    let _broker = start(&shard, acknowledge).await;
     std::future::pending::<()>().await
 }
 
@@ -256,4 +265,54 @@ fn a_durable_answer_waits_for_the_disk_and_a_relaxed_one_does_not() {
         let done = read.clone();
         assert!(world.run_until(|_| done.load(Ordering::SeqCst) == 1, LIMIT), "seed {seed}");
     }
+}
+
+/// The broker of a node that has stopped.
+type Stopped = Rc<Cell<Option<Broker>>>;
+
+/// A node that starts, and stops in order when it is told to; then its broker is handed over.
+fn world_that_stops() -> (World, rt::sim::NodeId, Rc<Cell<bool>>, Stopped) {
+    let world = World::new(5, WorldOptions::default());
+    let (asked, stopped) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(None)));
+    let (stop, broker) = (asked.clone(), stopped.clone());
+    let node = world.add_node("broker", 1, move |shard| {
+        let (stop, stopped) = (stop.clone(), broker.clone());
+        async move {
+            let broker = start(&shard, Acknowledge::Durable).await;
+            while !stop.get() {
+                shard.sleep(Duration::from_millis(10)).await;
+            }
+            node::stop(broker.clone(), Duration::from_secs(2)).await;
+            stopped.set(Some(broker));
+            std::future::pending::<()>().await
+        }
+    });
+    (world, node, asked, stopped)
+}
+
+#[test]
+fn work_that_comes_after_a_stop_in_order_is_no_failure() {
+    let (world, _, asked, stopped) = world_that_stops();
+    world.run_for(Duration::from_secs(1));
+    asked.set(true);
+    world.run_for(Duration::from_secs(3));
+    let broker = stopped.take().expect("it has stopped");
+    broker.groups().remove(META_OWNER).expect_err("the log takes no more");
+    // A node that took this for a failure would panic.
+    world.run_for(Duration::from_secs(1));
+}
+
+#[test]
+fn a_log_that_fails_while_the_node_stops_is_a_failure() {
+    let (world, node, asked, stopped) = world_that_stops();
+    world.run_for(Duration::from_secs(1));
+    let mut faults = world.disk(node).faults();
+    faults.fail_next_write = Some(5);
+    world.disk(node).set_faults(faults);
+    asked.set(true);
+    let ended = catch_unwind(AssertUnwindSafe(|| world.run_for(Duration::from_secs(3))));
+    let panic = ended.expect_err("it must not end as if all were well");
+    let text = panic.downcast_ref::<String>().map_or("", String::as_str);
+    assert!(text.contains("the write-ahead log has failed"), "{text}");
+    assert!(stopped.take().is_none());
 }

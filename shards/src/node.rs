@@ -86,15 +86,24 @@ pub async fn start(start: Start) -> Result<Broker, StartError> {
         shard.spawn(controller.run(broker.clone(), data)).detach();
     }
     let backlog = broker.backlog().clone();
-    shard.spawn(backlog.run(broker.wal().clone(), groups.clone())).detach();
-    shard.spawn(stop_on_failure(groups)).detach();
+    shard.spawn(backlog.run(broker.wal().clone(), groups)).detach();
+    shard.spawn(stop_on_failure(broker.clone())).detach();
     crate::upkeep::start(&broker);
     Ok(broker)
 }
 
-/// A log that failed cannot make anything durable any more: fail-stop.
-async fn stop_on_failure(groups: Groups) {
-    let reason = groups.failure().await;
+/// A log that failed cannot make anything durable any more: fail-stop. A log that was stopped in
+/// order takes no more either, and that is no failure: nobody was promised what still came.
+async fn stop_on_failure(broker: Broker) {
+    let reason = broker.groups().failure().await;
+    if broker.is_stopping() && broker.wal().poisoned().is_none() {
+        tracing::warn!("work that came after the log had stopped was dropped: {reason}");
+        return;
+    }
+    fail_stop(&reason)
+}
+
+fn fail_stop(reason: &dyn std::fmt::Display) -> ! {
     panic!("the write-ahead log has failed and the broker stops: {reason}");
 }
 
@@ -141,6 +150,9 @@ async fn open_metadata(
 
 /// Ends this shard's work in order. Bounded: what is not flushed by `limit` is replayed from the
 /// log at the next start.
+///
+/// # Panics
+/// If the log fails on its last steps.
 pub async fn stop(broker: Broker, limit: Duration) {
     broker.set_stopping();
     let flush = broker.placement().storage().flush_all();
@@ -150,4 +162,8 @@ pub async fn stop(broker: Broker, limit: Duration) {
         Err(_) => tracing::warn!("segments were not flushed in time; the next start replays more"),
     }
     broker.wal().stop().await;
+    // Whoever is told that the node has stopped in order shall be able to rely on it.
+    if let Some(error) = broker.wal().poisoned() {
+        fail_stop(&error);
+    }
 }
