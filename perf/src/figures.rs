@@ -13,7 +13,7 @@ use crate::error::PerfError;
 use crate::load::topics;
 use crate::runs::lab::{number, Tools, Turn};
 use crate::runs::rows::idle::cpu_percent;
-use crate::runs::subject::{Running, Subject};
+use crate::runs::subject::{Running, Subject, REST_AFTER_LOAD};
 use crate::single;
 
 const MB: f64 = (1u64 << 20) as f64;
@@ -41,7 +41,7 @@ fn start_and_idle(turn: &Turn<'_>) -> Result<(), PerfError> {
         again.as_secs_f64() * 1e3,
         first.as_secs_f64() * 1e3
     );
-    broker.rest()?;
+    broker.rest(REST_AFTER_LOAD)?;
     let time = Duration::from_secs_f64((20.0 * turn.scale).max(1.0));
     let percent = cpu_percent(&broker, time)?;
     let rss_mb = broker.usage()?.rss_bytes as f64 / MB;

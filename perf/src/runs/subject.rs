@@ -20,9 +20,11 @@ use crate::process::{self, Usage};
 const READY_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// A broker that has written next to nothing for so long is at rest. Longer than the 2 s after its
-/// start at which ours begins to fill its log's spare files, which no later run of it would see.
-const REST: Duration = Duration::from_millis(2_500);
+/// Longer than the 2 s after its start at which ours begins to fill its log's spare files, which no
+/// later run of it would see.
+const REST_AFTER_START: Duration = Duration::from_millis(2_500);
+/// Longer than the 5 s after which ours writes even the smallest remainder to its segments.
+pub const REST_AFTER_LOAD: Duration = Duration::from_secs(6);
 /// Next to nothing: Kafka's controller writes to its log twice a second for ever.
 const REST_BYTES: u64 = 256 << 10;
 const REST_LIMIT: Duration = Duration::from_secs(60);
@@ -114,15 +116,15 @@ impl Running {
     /// Starts a broker, and waits until it is at rest.
     pub fn settled(subject: Subject, tools: &Tools, extra: &[&str]) -> Result<Running, PerfError> {
         let running = Running::start(subject, tools, extra)?;
-        running.rest()?;
+        running.rest(REST_AFTER_START)?;
         Ok(running)
     }
 
-    /// Waits until the broker writes no more, and returns all that it has written.
-    pub fn rest(&self) -> Result<u64, PerfError> {
+    /// Waits until the broker has written next to nothing for so long; gives all that it has written.
+    pub fn rest(&self, quiet: Duration) -> Result<u64, PerfError> {
         let begin = Instant::now();
         let (mut written, mut since) = (self.usage()?.written_bytes, begin);
-        while since.elapsed() < REST {
+        while since.elapsed() < quiet {
             thread::sleep(Duration::from_millis(50));
             let now = self.usage()?.written_bytes;
             if now - written > REST_BYTES {

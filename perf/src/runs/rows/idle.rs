@@ -8,7 +8,7 @@ use crate::error::PerfError;
 use crate::load::topics;
 use crate::runs::lab::Turn;
 use crate::runs::record::Figures;
-use crate::runs::subject::Running;
+use crate::runs::subject::{Running, REST_AFTER_LOAD};
 
 pub const FIGURES: &[Figure] = &[
     figure("empty_cpu_percent", "empty, % of a core", 2),
@@ -31,7 +31,7 @@ pub fn idle(turn: &mut Turn<'_>) -> Result<Figures, PerfError> {
     for nth in 2..=10 {
         topics::create(&broker.address(), &[format!("thousand-{nth}")], 1_000, &[])?;
     }
-    broker.rest()?;
+    broker.rest(REST_AFTER_LOAD)?;
     let full = cpu_percent(&broker, watched)?;
     let more = broker.usage()?.rss_bytes.saturating_sub(empty_rss) as f64;
     Ok(Figures::from([

@@ -5,7 +5,7 @@ use super::{figure, Figure};
 use crate::error::PerfError;
 use crate::runs::lab::{number, Turn};
 use crate::runs::record::Figures;
-use crate::runs::subject::Running;
+use crate::runs::subject::{Running, REST_AFTER_LOAD};
 
 pub const PRODUCER_FIGURES: &[Figure] = &[
     figure("4_per_s", "4: records/s", 0),
@@ -127,9 +127,9 @@ fn written(
     let duration = turn.scaled_seconds(seconds);
     let flags: Vec<&str> =
         flags.split(' ').chain(["--warm-up", "0", "--duration", &duration]).collect();
-    let before = broker.rest()?;
+    let before = broker.rest(REST_AFTER_LOAD)?;
     let report = turn.loadgen(&broker.address(), &flags)?;
-    let written = broker.rest()?.saturating_sub(before) as f64;
+    let written = broker.rest(REST_AFTER_LOAD)?.saturating_sub(before) as f64;
     let records = wanted(&report, "/produced/records_total")?;
     Ok((written / (records * 1_024.0), report))
 }
