@@ -11,11 +11,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chronik_bootstrap as bootstrap;
+use kafka_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    BrokerId, FetchRequest, MetadataRequest, ProduceRequest, TopicName,
+    BrokerId, DeleteRecordsRequest, FetchRequest, ListOffsetsRequest, MetadataRequest,
+    ProduceRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use net::builder::BatchBuilder;
@@ -265,6 +270,58 @@ fn a_durable_answer_waits_for_the_disk_and_a_relaxed_one_does_not() {
         let done = read.clone();
         assert!(world.run_until(|_| done.load(Ordering::SeqCst) == 1, LIMIT), "seed {seed}");
     }
+}
+
+/// Replay gives a partition many entries at once: a log start among them moves it past records
+/// that came just before.
+#[test]
+fn deleted_records_stay_deleted_after_a_power_cut() {
+    let (world, node, address) = world(2, 1);
+    let deleted = Arc::new(AtomicU64::new(0));
+    let flag = deleted.clone();
+    world.add_node("deleter", 1, move |shard: Shard| {
+        let flag = flag.clone();
+        async move {
+            let mut client = connect(&shard, address).await;
+            create(&mut client).await;
+            for offset in 0..3 {
+                assert_eq!(produce(&mut client, "value").await, (0, offset));
+            }
+            let partition = DeleteRecordsPartition::default().with_offset(2);
+            let topic =
+                DeleteRecordsTopic::default().with_name(topic()).with_partitions(vec![partition]);
+            let request =
+                DeleteRecordsRequest::default().with_timeout_ms(5000).with_topics(vec![topic]);
+            let response = client.call(&request, 2).await.expect("an answer");
+            let answer = &response.topics[0].partitions[0];
+            assert_eq!((answer.error_code, answer.low_watermark), (0, 2));
+            flag.store(1, Ordering::SeqCst);
+        }
+    });
+    assert!(world.run_until(|_| deleted.load(Ordering::SeqCst) == 1, LIMIT));
+    world.crash(node, CrashKind::PowerCut);
+    world.restart(node);
+    let flag = deleted.clone();
+    world.add_node("reader", 1, move |shard: Shard| {
+        let flag = flag.clone();
+        async move {
+            let mut client = connect(&shard, address).await;
+            assert_eq!(log_start(&mut client).await, 2);
+            flag.store(2, Ordering::SeqCst);
+        }
+    });
+    assert!(world.run_until(|_| deleted.load(Ordering::SeqCst) == 2, LIMIT));
+}
+
+async fn log_start(client: &mut Client) -> i64 {
+    let partition = ListOffsetsPartition::default().with_timestamp(-2);
+    let topic = ListOffsetsTopic::default().with_name(topic()).with_partitions(vec![partition]);
+    let request =
+        ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+    let response = client.call(&request, 5).await.expect("an answer");
+    let answer = &response.topics[0].partitions[0];
+    assert_eq!(answer.error_code, 0);
+    answer.offset
 }
 
 /// The broker of a node that has stopped.

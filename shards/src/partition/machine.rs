@@ -37,14 +37,17 @@ impl Machine for Partition {
 
     fn committed(&mut self, entries: Vec<Committed>) {
         let Some(last) = entries.last().map(|entry| entry.index) else { return };
+        let mut controls = Vec::new();
         for entry in &entries {
             match entry.kind {
                 EntryKind::Data => self.account_for(entry),
-                EntryKind::Control(_) => self.obey(entry),
+                EntryKind::Control(_) => controls.push(self.control_of(entry)),
                 _ => {}
             }
         }
         self.log.commit(entries.into_iter().map(log_entry));
+        // They speak of records before them, which may be among these entries: after a restart.
+        controls.into_iter().for_each(|control| self.obey(control));
         self.next_offset = self.next_offset.max(self.log.log_end().0);
         self.committed_index = last;
         self.producers.committed(last);
@@ -72,14 +75,19 @@ impl Partition {
         }
     }
 
-    fn obey(&mut self, entry: &Committed) {
+    fn control_of(&self, entry: &Committed) -> Control {
         match Control::decode(prefix(&entry.payload)) {
-            Ok(Control::LogStart(offset)) => self.log.set_log_start(Offset(offset)),
+            Ok(control) => control,
             Err(error) => panic!(
                 "{error}: the log of {:?} was written by a newer version of Chronik",
                 self.identity
             ),
         }
+    }
+
+    fn obey(&mut self, control: Control) {
+        let Control::LogStart(offset) = control;
+        self.log.set_log_start(Offset(offset));
     }
 
     /// With an entry of its own term committed, a leader knows the high watermark.
