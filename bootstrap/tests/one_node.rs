@@ -360,6 +360,32 @@ fn work_that_comes_after_a_stop_in_order_is_no_failure() {
 }
 
 #[test]
+fn a_flush_that_does_not_end_in_time_does_not_harm_the_stop() {
+    let (world, node, asked, stopped) = world_that_stops();
+    let address = SocketAddr::new(world.address(node), PORT);
+    let produced = Arc::new(AtomicU64::new(0));
+    let flag = produced.clone();
+    world.add_node("producer", 1, move |shard: Shard| {
+        let flag = flag.clone();
+        async move {
+            let mut client = connect(&shard, address).await;
+            create(&mut client).await;
+            assert_eq!(produce(&mut client, &"x".repeat(9000)).await, (0, 0));
+            flag.store(1, Ordering::SeqCst);
+        }
+    });
+    assert!(world.run_until(|_| produced.load(Ordering::SeqCst) == 1, LIMIT));
+    let mut faults = world.disk(node).faults();
+    faults.slow_by_ns = 3 * SLOW.as_nanos() as u64;
+    world.disk(node).set_faults(faults);
+    // A round begins by itself, and does not end before the log has stopped.
+    world.run_for(Duration::from_secs(6));
+    asked.set(true);
+    world.run_for(Duration::from_secs(60));
+    assert!(stopped.take().is_some(), "the node does not stop");
+}
+
+#[test]
 fn a_log_that_fails_while_the_node_stops_is_a_failure() {
     let (world, node, asked, stopped) = world_that_stops();
     world.run_for(Duration::from_secs(1));

@@ -96,7 +96,7 @@ pub async fn start(start: Start) -> Result<Broker, StartError> {
 /// order takes no more either, and that is no failure: nobody was promised what still came.
 async fn stop_on_failure(broker: Broker) {
     let reason = broker.groups().failure().await;
-    if broker.is_stopping() && broker.wal().poisoned().is_none() {
+    if broker.wal().is_stopped() && broker.wal().poisoned().is_none() {
         tracing::warn!("work that came after the log had stopped was dropped: {reason}");
         return;
     }

@@ -18,8 +18,8 @@ use wal::{GroupId, Index, Location, Owner, Pressure, Wal};
 
 use crate::config::TopicConfig;
 use crate::log::{
-    CheckpointSink, EntryReader, FlushedCheckpoint, Flusher, Local, LogContext, LogOptions, Offset,
-    RecordSearch, RetentionConfig, SegmentConfig,
+    CheckpointSink, EntryReader, FlushError, FlushedCheckpoint, Flusher, Local, LogContext,
+    LogOptions, Offset, RecordSearch, RetentionConfig, SegmentConfig,
 };
 use crate::meta::{Image, TopicId};
 use crate::options::Options;
@@ -62,7 +62,7 @@ impl Storage {
         let partitions = Partitions::default();
         let sink = Sink { groups: groups.clone(), partitions: partitions.clone() };
         let flusher = Flusher::new(&context, Rc::new(sink));
-        shard.spawn(run(flusher.clone())).detach();
+        shard.spawn(run(flusher.clone(), wal.clone())).detach();
         shard.spawn(watch(shard.clone(), wal.clone(), flusher.clone())).detach();
         Ok(Storage { context, flusher, partitions })
     }
@@ -96,11 +96,16 @@ impl Storage {
 }
 
 /// Rounds until the shard ends. An error means that data may not be durable which we believe is:
-/// the process must not go on.
-async fn run(flusher: Flusher) {
-    if let Err(error) = flusher.run().await {
-        panic!("segments cannot be written: {error}");
+/// the process must not go on. Of a log that was stopped in order, the last round asks in vain:
+/// the next start does its work again.
+async fn run(flusher: Flusher, wal: Wal) {
+    let Err(error) = flusher.run().await else { return };
+    let in_order = wal.is_stopped() && wal.poisoned().is_none();
+    if in_order && !matches!(error, FlushError::Poisoned(_)) {
+        tracing::warn!("a round did not end before the log had stopped: {error}");
+        return;
     }
+    panic!("segments cannot be written: {error}");
 }
 
 /// Rings for a round when the log runs short of files: at once when it begins a file or refuses

@@ -281,6 +281,12 @@ impl Wal {
         self.core.state().poisoned.clone().map(WalError::Poisoned)
     }
 
+    /// Whether [`Self::stop`] was called: what is refused since then is no failure of the log,
+    /// unless it is [`Self::poisoned`] as well.
+    pub fn is_stopped(&self) -> bool {
+        self.core.state().stop != Stop::Running
+    }
+
     pub fn stats(&self) -> WalStats {
         let state = self.core.state();
         let options = &self.core.options;
