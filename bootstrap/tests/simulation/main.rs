@@ -1,91 +1,85 @@
-//! The real broker under the simulator: one node, clients over the wire, faults by seed.
-//!
-//! `CHRONIK_SEED` is the first seed and `CHRONIK_SEEDS` how many to run; without them a small fixed
-//! set runs twice each, with equal traces. `tests/simulate.sh` runs as many as asked on all cores.
-//! That the checkers see is shown by mutations, each found within a stated number of seeds.
+//! The real broker under the simulator; what it is and how to use it stands in README.md here.
 
-mod clients;
+mod admin;
+mod audit;
+mod faults;
 mod history;
+mod members;
+mod mutations;
+mod offsets;
+mod producers;
+mod readers;
 mod scenario;
 mod wire;
 
-use rt::Mutation;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+
+use scenario::{Faults, Report};
+
+/// Seeds of a plain test run.
+const SEEDS: u64 = 40;
+/// The first so many of them run twice, with equal traces.
+const TWICE: u64 = 6;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-#[test]
-fn acknowledged_records_survive_every_fault() {
-    let bounded = number("CHRONIK_SEED").is_none() && number("CHRONIK_SEEDS").is_none();
-    let first = number("CHRONIK_SEED").unwrap_or(0);
-    let count = number("CHRONIK_SEEDS").unwrap_or(if bounded { 5 } else { 1 });
-    let mut failed = 0;
-    for seed in first..first + count {
-        match scenario::run(seed, None) {
-            Ok(report) => {
-                println!("seed {seed}: {report:?}");
-                if bounded {
-                    let again = scenario::run(seed, None);
-                    assert_eq!(again, Ok(report), "seed {seed} is not deterministic");
-                }
+/// What a number of seeds came to.
+#[derive(Default)]
+struct Tally {
+    sum: Report,
+    failed: u64,
+}
+
+fn run_seed(seed: u64, twice: bool, tally: &Mutex<Tally>) {
+    let outcome = scenario::run(seed, Faults::All, None);
+    let again = twice.then(|| scenario::run(seed, Faults::All, None));
+    let mut tally = tally.lock().expect("no panic while it is held");
+    let differs = again.is_some_and(|again| again != outcome);
+    match outcome {
+        Ok(report) if !differs => tally.sum.add(&report),
+        outcome => {
+            tally.failed += 1;
+            match outcome {
+                Ok(_) => println!("seed {seed}: a second run has another trace"),
+                Err(violation) => println!("seed {seed}: {violation}"),
             }
-            Err(violation) => {
-                failed += 1;
-                println!("seed {seed}: {violation}");
-                println!(
-                    "replay with: CHRONIK_SEED={seed} cargo test -p chronik-bootstrap --test \
-                     simulation acknowledged -- --nocapture"
-                );
-            }
+            println!(
+                "replay with: CHRONIK_SEED={seed} cargo test -p chronik-bootstrap --test \
+                 simulation acknowledged -- --nocapture"
+            );
         }
     }
-    assert_eq!(failed, 0, "of {count} seeds failed");
 }
 
-/// The first seed, of so many, under which the checkers see the mutation.
-fn found(mutation: Mutation, seeds: u64) {
-    let seed = (0..seeds).find_map(|seed| {
-        let violation = scenario::run(seed, Some(mutation)).err()?;
-        Some((seed, violation))
+/// `CHRONIK_SEED` is the first seed and `CHRONIK_SEEDS` how many to run; `CHRONIK_THREADS` how
+/// many at once.
+#[test]
+fn acknowledged_records_survive_every_fault() {
+    let asked = number("CHRONIK_SEED").is_some() || number("CHRONIK_SEEDS").is_some();
+    let first = number("CHRONIK_SEED").unwrap_or(0);
+    let count = number("CHRONIK_SEEDS").unwrap_or(if asked { 1 } else { SEEDS });
+    let threads = number("CHRONIK_THREADS").unwrap_or(1).max(1);
+    let twice = if asked { 0 } else { TWICE };
+    let (next, tally) = (AtomicU64::new(0), Mutex::new(Tally::default()));
+    let work = || loop {
+        let at = next.fetch_add(1, Ordering::Relaxed);
+        if at >= count {
+            break;
+        }
+        run_seed(first + at, at < twice, &tally);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
     });
-    match seed {
-        Some((seed, violation)) => println!("{mutation:?}: seed {seed}: {violation}"),
-        None => panic!("{mutation:?} was not seen in {seeds} seeds"),
+    let tally = tally.into_inner().expect("every thread has ended");
+    for (name, count) in tally.sum.counts() {
+        println!("{count:>12} {name}");
+        assert!(asked || count > 0, "no seed came to {name}");
     }
-}
-
-#[test]
-fn acknowledging_before_the_sync_is_found() {
-    found(Mutation::AcknowledgeBeforeSync, 10);
-}
-
-#[test]
-fn accepting_a_stale_block_is_found() {
-    found(Mutation::AcceptStaleBlock, 12);
-}
-
-#[test]
-fn ignoring_a_checksum_is_found() {
-    found(Mutation::IgnoreChecksum, 12);
-}
-
-#[test]
-fn recycling_without_relocation_is_found() {
-    found(Mutation::RecycleWithoutRelocation, 12);
-}
-
-#[test]
-fn an_empty_ready_reported_early_is_found() {
-    found(Mutation::EmptyReadyReportedEarly, 60);
-}
-
-#[test]
-fn a_checkpoint_before_its_segments_is_found() {
-    found(Mutation::CheckpointBeforeSync, 12);
-}
-
-#[test]
-fn a_dedupe_window_of_one_is_found() {
-    found(Mutation::DedupeWindowOfOne, 12);
+    assert_eq!(tally.failed, 0, "of {count} seeds failed");
 }

@@ -1,6 +1,7 @@
 //! One world under one seed: a broker, its clients, rounds of faults, and the judgement.
 
-use std::cell::RefCell;
+use std::cell::Cell;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
@@ -8,313 +9,394 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bootstrap::StartError;
 use chronik_bootstrap as bootstrap;
-use rt::sim::{CrashKind, DiskFaults, NodeId, World, WorldOptions};
+use rt::sim::{CrashKind, NodeId, World, WorldOptions};
 use rt::{Mutation, Shard};
 use shards::config::Settings;
-use shards::meta;
 use shards::options::{FlushMode, Options};
+use shards::{meta, node};
 
-use crate::clients::{self, Shared};
-use crate::history::{History, Producer, PARTITIONS};
+use crate::history::{History, Lane, Producer, Rule, Shared, Violation};
+use crate::wire::{DELETED, KEPT};
+use crate::{admin, audit, members, producers, readers};
 
 const PORT: u16 = 9092;
-const EIO: i32 = 5;
-const DISK_BYTES: u64 = 1 << 30;
+pub const DISK_BYTES: u64 = 1 << 30;
 /// Virtual time in which a broker without faults must have answered everything.
 const LIMIT: Duration = Duration::from_secs(120);
+/// What a stop in order may take for its segments.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
 
-/// What a run saw, and the hash of all that happened in it.
+/// Which faults a run has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Faults {
+    All,
+    /// Kills and power cuts, close after each other: what mutations of the log must not survive.
+    Crashes,
+}
+
+/// What a run has gone through, and the hash of all that happened in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Report {
     pub trace: u64,
-    pub acknowledged: usize,
+    /// Records.
+    pub acknowledged: u64,
     pub batches_read: u64,
-    pub lives: u32,
+    pub lives: u64,
+    pub power_cuts: u64,
+    pub kills: u64,
+    pub stops: u64,
+    pub failed_writes: u64,
+    pub failed_syncs: u64,
+    pub full_disks: u64,
+    pub clock_jumps: u64,
+    pub cuts: u64,
+    pub generations: u64,
+    /// Records that were deleted.
+    pub deleted: u64,
+}
+
+impl Report {
+    pub fn add(&mut self, other: &Report) {
+        for (sum, one) in self.counts_mut().into_iter().zip(other.counts()) {
+            *sum.1 += one.1;
+        }
+    }
+
+    pub fn counts(&self) -> [(&'static str, u64); 13] {
+        let mut copy = *self;
+        copy.counts_mut().map(|(name, count)| (name, *count))
+    }
+
+    fn counts_mut(&mut self) -> [(&'static str, &mut u64); 13] {
+        [
+            ("records acknowledged", &mut self.acknowledged),
+            ("batches read", &mut self.batches_read),
+            ("lives", &mut self.lives),
+            ("power cuts", &mut self.power_cuts),
+            ("kills", &mut self.kills),
+            ("stops in order", &mut self.stops),
+            ("failed writes", &mut self.failed_writes),
+            ("failed syncs", &mut self.failed_syncs),
+            ("full disks", &mut self.full_disks),
+            ("jumps of the clock", &mut self.clock_jumps),
+            ("cut connections", &mut self.cuts),
+            ("group generations", &mut self.generations),
+            ("records deleted", &mut self.deleted),
+        ]
+    }
 }
 
 /// Runs a seed; the error is the rule that was broken.
-pub fn run(seed: u64, mutation: Option<Mutation>) -> Result<Report, String> {
-    let options =
-        WorldOptions { disk_bytes: DISK_BYTES, tasks_per_turn_max: 16, ..WorldOptions::default() };
-    let world = World::new(seed, options);
-    if let Some(mutation) = mutation {
-        world.set_mutation(mutation, true);
-    }
-    let history = Shared::default();
-    history.borrow_mut().committed = -1;
-    history.borrow_mut().attempted = -1;
-    let flush =
-        if world.random().is_multiple_of(2) { FlushMode::Dsync } else { FlushMode::Fdatasync };
-    let lives = history.clone();
-    let main = move |shard: Shard| broker(shard, flush, lives.clone());
-    let node = world.add_node("broker", below(&world, 1, 3) as u16, main);
-    let address = SocketAddr::new(world.address(node), PORT);
-    let mut stage = Stage { world, node, history, address, faulty: false, nodes: vec![node] };
+pub fn run(seed: u64, faults: Faults, mutation: Option<Mutation>) -> Result<Report, Violation> {
+    let mut stage = Stage::new(seed, faults, mutation);
     stage.add_clients();
-    for _ in 0..below(&stage.world, 2, 5) {
-        stage.round()?;
+    for _ in 0..stage.below(2, 5) {
+        if let Err(violation) = stage.round() {
+            return Err(stage.explain(violation));
+        }
+        if stage.history.borrow().suspicion.is_some() {
+            break;
+        }
     }
     stage.end()
 }
 
-fn below(world: &World, low: u64, high: u64) -> u64 {
-    low + world.random() % (high - low + 1)
-}
-
-/// A small log, so that its files are recycled within a run.
-fn options(flush: FlushMode) -> Options {
+/// A small log, so that its files are recycled within a run; short times, so that what happens
+/// by time happens within it, and no sooner than the rules say.
+fn options(flush: FlushMode, cache_bytes: u64) -> Options {
     let mut options = Options::new(meta::NodeId(1), PathBuf::from("/data"));
-    options.settings = [("num.partitions", "3"), ("offsets.topic.num.partitions", "2")]
-        .iter()
-        .fold(Settings::new(meta::NodeId(1)), |settings, (name, value)| {
-            settings.with(name, value).expect("a known setting")
-        });
+    options.settings = [
+        ("offsets.topic.num.partitions", "2"),
+        // Offsets are stamped by the broker's clock, which may jump by two hours.
+        ("offsets.retention.minutes", "150"),
+        ("offsets.retention.check.interval.ms", "400"),
+        ("log.retention.check.interval.ms", "300"),
+        ("group.min.session.timeout.ms", "500"),
+        ("group.initial.rebalance.delay.ms", "100"),
+        // A producer's clock may be ahead of the broker's by this much.
+        ("log.message.timestamp.after.max.ms", "9223372036854775807"),
+    ]
+    .iter()
+    .fold(Settings::new(meta::NodeId(1)), |settings, (name, value)| {
+        settings.with(name, value).expect("a known setting")
+    });
     options.wal_flush = flush;
     options.wal_file_bytes = Some(128 << 10);
     options.wal_budget_bytes = 1 << 20;
+    options.cache_bytes = cache_bytes;
     options.disk_reserve_bytes = 0;
     options
 }
 
-async fn broker(shard: Shard, flush: FlushMode, history: Shared) {
+async fn broker(shard: Shard, options: Arc<Options>, history: Shared, stop: Rc<Cell<bool>>) {
     if shard.id().0 == 0 {
         history.borrow_mut().lives += 1;
     }
-    match bootstrap::start(&shard, &Arc::new(options(flush)), |_| {}).await {
-        Ok(_broker) => std::future::pending::<()>().await,
+    match bootstrap::start(&shard, &options, |_| {}).await {
+        Ok(broker) => {
+            while !stop.get() {
+                shard.sleep(Duration::from_millis(10)).await;
+            }
+            node::stop(broker, STOP_LIMIT).await;
+        }
         Err(error) => {
-            history.borrow_mut().start_errors.push(error.to_string());
+            let gives_up = matches!(
+                error,
+                StartError::Shard(
+                    node::StartError::MetadataMissing | node::StartError::MetadataDamaged(_)
+                )
+            );
+            history.borrow_mut().failed_starts.push((gives_up, error.to_string()));
             shard.stop_node();
         }
     }
 }
 
-struct Stage {
-    world: World,
-    node: NodeId,
-    history: Shared,
+pub struct Stage {
+    pub world: World,
+    pub node: NodeId,
+    pub history: Shared,
+    pub report: Report,
+    pub faults: Faults,
     address: SocketAddr,
-    /// Errors of the disk are switched on: the node may stop by itself.
-    faulty: bool,
-    nodes: Vec<NodeId>,
+    /// Asks the broker to stop in order.
+    pub stop: Rc<Cell<bool>>,
+    /// A fault is switched on at which the broker may panic.
+    pub may_panic: bool,
+    /// A fault is switched on at which it may refuse to start.
+    pub may_not_start: bool,
+    /// The broker's and the clients' nodes.
+    pub nodes: Vec<NodeId>,
 }
 
 impl Stage {
-    fn add_client<F>(&mut self, main: impl Fn(Shard, SocketAddr, Shared) -> F + 'static)
-    where
-        F: std::future::Future<Output = ()> + 'static,
+    fn new(seed: u64, faults: Faults, mutation: Option<Mutation>) -> Stage {
+        let options = WorldOptions {
+            disk_bytes: DISK_BYTES,
+            tasks_per_turn_max: 16,
+            ..WorldOptions::default()
+        };
+        let world = World::new(seed, options);
+        if let Some(mutation) = mutation {
+            world.set_mutation(mutation, true);
+        }
+        let random = |below: u64| world.random() % below;
+        let flush = if random(2) == 0 { FlushMode::Dsync } else { FlushMode::Fdatasync };
+        let cache_bytes = if random(3) == 0 { 512 << 10 } else { 64 << 20 };
+        let options = Arc::new(self::options(flush, cache_bytes));
+        let (history, stop) = (Shared::default(), Rc::new(Cell::new(false)));
+        let (lives, switch) = (history.clone(), stop.clone());
+        let main = move |shard| broker(shard, options.clone(), lives.clone(), switch.clone());
+        let node = world.add_node("broker", 1 + random(3) as u16, main);
+        let address = SocketAddr::new(world.address(node), PORT);
+        Stage {
+            world,
+            node,
+            history,
+            report: Report::default(),
+            faults,
+            address,
+            stop,
+            may_panic: false,
+            may_not_start: false,
+            nodes: vec![node],
+        }
+    }
+
+    pub fn below(&self, low: u64, high: u64) -> u64 {
+        low + self.world.random() % (high - low + 1)
+    }
+
+    pub fn one_in(&self, chances: u64) -> bool {
+        self.world.random().is_multiple_of(chances)
+    }
+
+    fn add_client<F>(
+        &mut self,
+        finishes: bool,
+        main: impl Fn(Shard, SocketAddr, Shared) -> F + 'static,
+    ) where
+        F: Future<Output = ()> + 'static,
     {
         let (history, address) = (self.history.clone(), self.address);
+        history.borrow_mut().clients += usize::from(finishes);
         let name = format!("client {}", self.nodes.len());
         let run = move |shard: Shard| main(shard, address, history.clone());
         self.nodes.push(self.world.add_node(&name, 1, run));
     }
 
     fn add_clients(&mut self) {
-        for number in 0..below(&self.world, 2, 5) as u32 {
-            let idempotent = number % 3 != 2;
-            let partition = number as i32 % PARTITIONS;
-            let producer = Producer { partition, idempotent, ..Producer::default() };
+        for number in 0..self.below(2, 4) as u32 {
+            let own = number as usize % KEPT;
+            let mut places = vec![own];
+            match self.below(0, 3) {
+                0 => places.push((own + 1) % KEPT),
+                1 => places.push(DELETED),
+                _ => {}
+            }
+            let lanes = places.into_iter().map(|place| (place, Lane::default())).collect();
+            let producer = Producer { idempotent: number % 3 != 2, lanes };
             self.history.borrow_mut().producers.push(producer);
-            self.history.borrow_mut().clients += 1;
-            self.add_client(move |shard, address, history| {
-                clients::producer(shard, address, number, history)
+            self.add_client(true, move |shard, address, history| {
+                producers::run(shard, address, number, history)
             });
         }
         for number in 0..2 {
-            self.add_client(move |shard, address, history| {
-                clients::consumer(shard, address, number, history)
+            self.add_client(false, move |shard, address, history| {
+                readers::run(shard, address, number, history)
             });
         }
-        self.history.borrow_mut().clients += 1;
-        self.add_client(clients::committer);
+        self.add_client(true, admin::committer);
+        if self.one_in(2) {
+            self.add_client(true, admin::deleter);
+        }
+        if self.one_in(2) {
+            for _ in 0..self.below(2, 4) {
+                self.add_client(true, members::run);
+            }
+        }
+        if self.one_in(3) {
+            self.add_client(true, admin::churner);
+        }
     }
 
     /// Runs until `done`, or for `time`; a node that panics goes down as a process would.
-    fn drive(&mut self, time: Duration, done: impl Fn(&History) -> bool) -> Result<bool, String> {
+    pub fn drive(
+        &mut self,
+        time: Duration,
+        done: impl Fn(&World, &History) -> bool,
+    ) -> Result<bool, Violation> {
         let end = self.world.now() + time;
         loop {
             let step = AssertUnwindSafe(|| {
                 let over = |world: &World| {
                     let history = self.history.borrow();
-                    world.now() >= end || history.violation.is_some() || done(&history)
+                    let broken = history.violation.is_some();
+                    world.now() >= end || broken || done(world, &history)
                 };
                 self.world.run_until(over, time)
             });
             if let Err(panic) = catch_unwind(step) {
                 let text = panic_text(&*panic);
-                if !self.faulty {
-                    return Err(format!("the broker panicked: {text}"));
+                if !self.may_panic {
+                    return Err(Violation::new(Rule::Panicked, text));
                 }
-                self.world.crash(self.node, CrashKind::Kill);
+                self.crash_with(CrashKind::Kill);
                 continue;
             }
             let history = self.history.borrow();
             if let Some(violation) = &history.violation {
                 return Err(violation.clone());
             }
-            match history.start_errors.first() {
-                Some(error) if !self.faulty => return Err(format!("no start: {error}")),
-                _ => {}
+            if let (Some((gives_up, error)), false) =
+                (history.failed_starts.first(), self.may_not_start)
+            {
+                let rule = if *gives_up { Rule::Lost } else { Rule::NotStarted };
+                return Err(Violation::new(rule, error));
             }
-            return Ok(done(&history));
+            return Ok(done(&self.world, &history));
         }
     }
 
-    fn run_for(&mut self, ms: u64) -> Result<(), String> {
-        self.drive(Duration::from_millis(ms), |_| false).map(|_| ())
+    pub fn run_for(&mut self, ms: u64) -> Result<(), Violation> {
+        self.drive(Duration::from_millis(ms), |_, _| false).map(|_| ())
     }
 
-    /// Work, a fault in the middle of it, and what follows.
-    fn round(&mut self) -> Result<(), String> {
-        self.restart();
-        let calm_ms = below(&self.world, 10, 500);
-        self.run_for(calm_ms)?;
-        match self.world.random() % 12 {
-            0..5 => self.crash()?,
-            5 => {
-                for _ in 0..below(&self.world, 1, 6) {
-                    self.cut();
-                    let pause = below(&self.world, 1, 60);
-                    self.run_for(pause)?;
-                }
-            }
-            6 => self.with_faults(|faults| faults.slow_by_ns = 20_000_000)?,
-            7 => self.disk_error(|faults| faults.fail_next_write = Some(EIO))?,
-            8 => self.disk_error(|faults| faults.fail_next_sync = Some(EIO))?,
-            9 => self.full_disk()?,
-            10 => {
-                let ms = below(&self.world, 0, 7_200_000) as i64 - 3_600_000;
-                self.world.jump_wall_clock(self.node, ms);
-            }
-            _ => {
-                self.world.set_network((20_000, 200_000), 2_000);
-                self.run_for(300)?;
-                self.world.set_network((20_000, 200_000), 0);
-            }
-        }
-        Ok(())
-    }
-
-    fn cut(&self) {
-        let place = self.world.random() as usize % (self.nodes.len() - 1);
-        self.world.cut_connections(self.node, self.nodes[1 + place]);
-    }
-
-    fn kind(&self) -> CrashKind {
-        match self.world.random() % 3 {
-            0 => CrashKind::Kill,
-            _ => CrashKind::PowerCut,
+    pub fn crash_with(&mut self, kind: CrashKind) {
+        self.world.crash(self.node, kind);
+        match kind {
+            CrashKind::Kill => self.report.kills += 1,
+            CrashKind::PowerCut => self.report.power_cuts += 1,
         }
     }
 
-    /// A crash at any await point or step of the disk, and often another while it recovers.
-    fn crash(&mut self) -> Result<(), String> {
-        self.plan_crash(3000, 300);
-        self.run_for(400)?;
-        loop {
-            let kind = self.kind();
-            self.world.crash(self.node, kind);
-            if self.world.random().is_multiple_of(4) {
-                // Killed first, and then the power went.
-                self.world.crash(self.node, CrashKind::PowerCut);
-            }
-            self.restart();
-            if !self.world.random().is_multiple_of(3) {
-                return Ok(());
-            }
-            self.plan_crash(400, 120);
-            let recovering_ms = below(&self.world, 1, 60);
-            self.run_for(recovering_ms)?;
-        }
-    }
-
-    fn plan_crash(&self, polls: u64, operations: u64) {
-        let kind = self.kind();
-        if self.world.random().is_multiple_of(2) {
-            let polls = below(&self.world, 0, polls);
-            self.world.crash_after_polls(self.node, polls, kind);
-        } else {
-            let now = self.world.disk(self.node).operations();
-            let at = now + below(&self.world, 1, operations);
-            self.world.crash_at_disk_operation(self.node, at, kind);
-        }
-    }
-
-    fn restart(&self) {
+    /// Starts the broker if it does not run, perhaps with another number of shards.
+    pub fn restart(&self) {
         if self.world.is_running(self.node) {
             return;
         }
-        if self.world.random().is_multiple_of(4) {
-            self.world.set_shards(self.node, below(&self.world, 1, 3) as u16);
+        if self.one_in(4) {
+            self.world.set_shards(self.node, self.below(1, 3) as u16);
         }
         self.world.restart(self.node);
     }
 
-    fn with_faults(&mut self, set: impl Fn(&mut DiskFaults)) -> Result<(), String> {
-        let mut faults = DiskFaults::default();
-        set(&mut faults);
-        self.world.disk(self.node).set_faults(faults);
-        self.run_for(400)?;
-        self.world.disk(self.node).set_faults(DiskFaults::default());
-        Ok(())
-    }
-
-    /// The node must stop at a write or sync that fails, and start again from what is durable.
-    fn disk_error(&mut self, set: impl Fn(&mut DiskFaults)) -> Result<(), String> {
-        self.faulty = true;
-        self.with_faults(set)?;
-        // What was begun before the fault was switched off is answered.
-        self.run_for(100)?;
-        self.faulty = false;
-        self.history.borrow_mut().start_errors.clear();
-        self.restart();
-        Ok(())
-    }
-
-    /// No space for a while: nothing is lost, nobody stops.
-    fn full_disk(&mut self) -> Result<(), String> {
-        let space = self.world.disk(self.node).space();
-        let used = space.total_bytes - space.available_bytes;
-        let left = below(&self.world, 0, 300_000);
-        self.world.disk(self.node).set_capacity(used + left);
-        let full_ms = below(&self.world, 50, 3000);
-        let outcome = self.run_for(full_ms);
-        self.world.disk(self.node).set_capacity(DISK_BYTES);
-        outcome
-    }
-
-    /// Faults end; everybody finishes, the whole log is read and judged.
-    fn end(mut self) -> Result<Report, String> {
-        // Crashes that were planned and have not come about.
-        self.world.crash_after_polls(self.node, u64::MAX / 2, CrashKind::Kill);
-        self.world.crash_at_disk_operation(self.node, u64::MAX, CrashKind::Kill);
+    /// Faults end; everybody finishes, the whole log is read and judged, twice, with crashes and
+    /// recoveries between.
+    fn end(mut self) -> Result<Report, Violation> {
+        self.end_faults();
         self.restart();
         self.history.borrow_mut().finish = true;
-        if !self.drive(LIMIT, |history| history.finished >= history.clients)? {
-            let history = self.history.borrow();
-            let (finished, clients) = (history.finished, history.clients);
-            return Err(format!("{finished} of {clients} clients end: {}", history.progress()));
-        }
-        if self.world.random().is_multiple_of(2) {
-            self.world.crash(self.node, CrashKind::PowerCut);
+        let settled =
+            |history: &History| history.finished >= history.clients || history.suspicion.is_some();
+        let finished = match self.drive(LIMIT, |_, history| settled(history)) {
+            Ok(finished) => finished,
+            Err(violation) => return Err(self.explain(violation)),
+        };
+        let progress = self.history.borrow().progress();
+        if self.one_in(2) {
+            let kind = self.kind();
+            self.crash_with(kind);
             self.restart();
         }
-        self.history.borrow_mut().clients += 1;
-        self.add_client(clients::last_reader);
-        if !self.drive(LIMIT, |history| history.finished >= history.clients)? {
-            return Err("the log cannot be read to its end".to_owned());
+        let first = self.audit()?;
+        let suspicion = self.history.borrow().suspicion.clone();
+        if let Some(suspicion) = suspicion {
+            return Err(Violation::new(Rule::Diverged, suspicion));
         }
-        let history: Rc<RefCell<History>> = self.history.clone();
-        let history = history.borrow();
-        history.judge()?;
-        Ok(Report {
-            trace: self.world.trace_hash(),
-            acknowledged: history.producers.iter().map(|p| p.acknowledged.len()).sum(),
-            batches_read: history.fetched,
-            lives: history.lives,
-        })
+        if !finished {
+            return Err(Violation::new(Rule::Stuck, progress));
+        }
+        for _ in 0..self.below(1, 3) {
+            let kind = self.kind();
+            self.crash_with(kind);
+            self.restart();
+            // Now and then before it has recovered.
+            let recovering_ms = self.below(0, 40);
+            self.run_for(recovering_ms)?;
+        }
+        let second = self.audit()?;
+        first.same(&second)?;
+        self.report.trace = self.world.trace_hash();
+        let history = self.history.borrow();
+        self.report.acknowledged = history.acknowledged() as u64;
+        self.report.batches_read = history.batches_read;
+        self.report.lives = u64::from(history.lives);
+        self.report.generations = history.owners.newest() as u64;
+        self.report.deleted = history.floor(DELETED).log_start as u64;
+        Ok(self.report)
+    }
+
+    /// Reads everything and judges it.
+    fn audit(&mut self) -> Result<audit::Audit, Violation> {
+        let before = self.history.borrow().audits.len();
+        self.history.borrow_mut().audit_progress.clear();
+        self.add_client(false, audit::run);
+        if !self.drive(LIMIT, |_, history| history.audits.len() > before)? {
+            let history = self.history.borrow();
+            history.judge_unreadable()?;
+            let progress = &history.audit_progress;
+            let refused = &history.refused;
+            let what = format!("the audit does not end; it is at {progress:?}; refused: {refused}");
+            return Err(Violation::new(Rule::Stuck, what));
+        }
+        let history = self.history.borrow();
+        let audit = history.audits[before].clone();
+        history.judge(&audit)?;
+        Ok(audit)
+    }
+
+    /// A violation that may have come from one that says more: if the log can still be read,
+    /// what is missing in it is named.
+    fn explain(&mut self, violation: Violation) -> Violation {
+        if violation.rule != Rule::Stuck {
+            return violation;
+        }
+        self.end_faults();
+        self.restart();
+        self.audit().err().unwrap_or(violation)
     }
 }
 

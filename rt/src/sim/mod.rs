@@ -235,6 +235,11 @@ impl World {
         self.inner.state.borrow_mut().nodes[node.index()].wall_offset_ms += ms;
     }
 
+    /// Sets the node's wall clock this far from the true time.
+    pub fn set_wall_clock(&self, node: NodeId, offset_ms: i64) {
+        self.inner.state.borrow_mut().nodes[node.index()].wall_offset_ms = offset_ms;
+    }
+
     /// Holds back everything from one node to another until it is healed.
     pub fn block_link(&self, from: NodeId, to: NodeId) {
         self.inner.state.borrow_mut().net.blocked.insert((from.index(), to.index()));

@@ -1,0 +1,54 @@
+//! The checkers see: each way to break the broker is found, by the rule it breaks, within a
+//! stated number of seeds.
+
+use rt::Mutation;
+
+use crate::scenario::{self, Faults};
+
+/// A mutation, and the seeds within which it is found under crashes.
+struct Row {
+    mutation: Mutation,
+    seeds: u64,
+}
+
+/// The mutations that one node with one voter can show. Votes need three voters
+/// (`raft/tests/cluster.rs`), and nothing writes pointers yet.
+const TABLE: [Row; 8] = [
+    Row { mutation: Mutation::AcknowledgeBeforeSync, seeds: 10 },
+    Row { mutation: Mutation::EmptyReadyReportedEarly, seeds: 10 },
+    Row { mutation: Mutation::RecoverWithoutSync, seeds: 60 },
+    Row { mutation: Mutation::RecycleWithoutRelocation, seeds: 10 },
+    Row { mutation: Mutation::AcceptStaleBlock, seeds: 10 },
+    Row { mutation: Mutation::IgnoreChecksum, seeds: 10 },
+    Row { mutation: Mutation::CheckpointBeforeSync, seeds: 10 },
+    Row { mutation: Mutation::DedupeWindowOfOne, seeds: 10 },
+];
+
+/// Looks for a mutation; what was found under each seed, until a broken promise.
+fn look_for(row: &Row) -> Result<(u64, String), String> {
+    let mut seen = String::new();
+    for seed in 0..row.seeds {
+        match scenario::run(seed, Faults::Crashes, Some(row.mutation)) {
+            Err(violation) if violation.rule.is_a_promise() => {
+                return Ok((seed, violation.to_string()));
+            }
+            Err(violation) => seen += &format!("\n  seed {seed}: {violation}"),
+            Ok(_) => {}
+        }
+    }
+    Err(format!("{:?} was not seen in {} seeds{seen}", row.mutation, row.seeds))
+}
+
+#[test]
+fn every_mutation_is_found() {
+    let found = TABLE.each_ref().map(|row| (row, look_for(row)));
+    println!("{:<26} {:>6} {:>6}  found", "mutation", "within", "seed");
+    for (row, outcome) in &found {
+        let (mutation, within) = (format!("{:?}", row.mutation), row.seeds);
+        match outcome {
+            Ok((seed, violation)) => println!("{mutation:<26} {within:>6} {seed:>6}  {violation}"),
+            Err(missed) => println!("{mutation:<26} {within:>6} {:>6}  {missed}", "-"),
+        }
+    }
+    assert!(found.iter().all(|(_, outcome)| outcome.is_ok()), "a mutation was not found");
+}
