@@ -20,7 +20,7 @@ use rt::Either;
 use crate::frames::{Ended, FrameReader, Idleness};
 use crate::header::{self, HeaderError, RequestHeader};
 use crate::http;
-use crate::limits::Network;
+use crate::limits::{Charge, Network};
 use crate::pipeline::{Entry, Pipeline, State};
 use crate::registry::{self, Api};
 use crate::schema;
@@ -108,6 +108,11 @@ const ROUNDS_MAX: u32 = 32;
 /// take some 100 us.
 const TURN_MAX_BYTES: usize = 512 * 1024;
 
+/// Requests with no more elements than this are not charged for them.
+const ELEMENTS_FREE: u32 = 1024;
+/// What an element of an array costs decoded and answered, roughly.
+const ELEMENT_BYTES: usize = 512;
+
 /// A request that waits longer for its turn has its client watched.
 const HANGUP_WATCH_AFTER: Duration = Duration::from_millis(100);
 
@@ -193,8 +198,8 @@ impl Connection {
                 bytes_in_turn = 0;
                 self.shard.yield_now().await;
             }
-            let frame = match frames.next(self).await {
-                Ok(frame) => frame,
+            let (frame, charge) = match frames.next(self).await {
+                Ok(next) => next,
                 Err(ended) => {
                     let gone = matches!(ended, Ended::Eof | Ended::CutFrame | Ended::Io(_));
                     self.pipeline.borrow_mut().hung_up |= gone;
@@ -202,15 +207,14 @@ impl Connection {
                 }
             };
             bytes_in_turn += frame.len();
-            if let Err(ended) = self.start(frame).await {
+            if let Err(ended) = self.start(frame, charge).await {
                 return ended;
             }
         }
     }
 
-    async fn start(&self, frame: Bytes) -> Result<(), Ended> {
+    async fn start(&self, frame: Bytes, mut charge: Charge) -> Result<(), Ended> {
         let size_bytes = frame.len();
-        let charge = self.network.memory.charge(size_bytes);
         let mut body = frame;
         let header = match header::decode_request_header(&mut body) {
             Ok(header) => header,
@@ -220,7 +224,8 @@ impl Connection {
             Err(error) => return Err(Ended::Header(error)),
         };
         let RequestHeader { api, version, correlation_id, client_id } = header;
-        schema::check(api, version, &body).map_err(|_| Ended::BadBody)?;
+        let elements = schema::check(api, version, &body).map_err(|_| Ended::BadBody)?;
+        self.afford(&mut charge, elements).await;
         let body = RequestKind::decode(api.key, &mut body, version).map_err(|_| Ended::BadBody)?;
         if let RequestKind::ApiVersions(request) = &body {
             let software = software::from_request(request, version);
@@ -255,7 +260,7 @@ impl Connection {
         &self,
         correlation_id: i32,
         size_bytes: usize,
-        charge: crate::limits::Charge,
+        charge: Charge,
     ) -> Result<(), Ended> {
         self.turn(false, size_bytes).await?;
         let Some(api) = registry::api(ApiKey::ApiVersions) else {
@@ -266,6 +271,15 @@ impl Connection {
         let entry = Entry { api, version: 0, correlation_id, size_bytes, started, state, charge };
         self.pipeline.borrow_mut().started(entry, false);
         Ok(())
+    }
+
+    /// Decoded, a request of many elements takes many times its frame: that is counted, and waits
+    /// for room where it is much.
+    async fn afford(&self, charge: &mut Charge, elements: u32) {
+        if elements > ELEMENTS_FREE {
+            self.network.memory.room_for(charge, || self.is_idle()).await;
+            charge.set(charge.bytes() + elements as usize * ELEMENT_BYTES);
+        }
     }
 
     /// Waits until the request may start. A client that hangs up meanwhile ends the Fetch it
@@ -347,14 +361,22 @@ impl Connection {
         let answer = match std::mem::replace(&mut entry.state, State::Done(Answer::None)) {
             State::Done(answer) => answer,
             State::Running(mut answer) => {
-                poll_fn(|context| {
+                let answered = poll_fn(|context| {
                     let hung_up = self.pipeline.borrow().hung_up;
                     if hung_up && entry.api.key == ApiKey::Fetch {
                         return Poll::Ready(Answer::None);
                     }
                     answer.as_mut().poll(context)
-                })
-                .await
+                });
+                match entry.charge.is_overdraft() {
+                    false => answered.await,
+                    true => {
+                        let linger = self.network.limits.linger;
+                        let too_long = "it waits while others need its memory";
+                        let answer = self.shard.timeout(linger, answered).await;
+                        answer.unwrap_or(Answer::Close { reason: too_long })
+                    }
+                }
             }
         };
         (entry, answer)
@@ -412,17 +434,38 @@ impl Connection {
 
     async fn send(&self, parts: &mut Vec<Bytes>, bytes: usize) {
         if bytes > 0 && !self.pipeline.borrow().hung_up {
-            let stall = self.network.limits.write_stall;
-            match self.shard.timeout(stall, self.stream.write_all(parts)).await {
-                Ok(Ok(())) => add(&self.network.stats.bytes_out, bytes as u64),
-                Ok(Err(_)) | Err(rt::Elapsed) => {
+            let held = self.network.memory.charge(bytes);
+            match self.write(parts).await {
+                Ok(()) => add(&self.network.stats.bytes_out, bytes as u64),
+                Err(_) => {
                     self.pipeline.borrow_mut().hung_up = true;
                     // Ends the reading half too.
                     self.stream.shutdown();
                 }
             }
+            drop(held);
         }
         parts.clear();
+    }
+
+    /// Writes all parts, as long as the client takes some of them now and then.
+    async fn write(&self, parts: &mut Vec<Bytes>) -> std::io::Result<()> {
+        let limits = &self.network.limits;
+        let look = limits.stall_when_short.min(limits.write_stall);
+        let (mut left, mut stalled) = (usize::MAX, Duration::ZERO);
+        loop {
+            if let Ok(written) = self.shard.timeout(look, self.stream.write_all(parts)).await {
+                return written;
+            }
+            let left_now = parts.iter().map(Bytes::len).sum();
+            stalled = if left_now < left { Duration::ZERO } else { stalled + look };
+            left = left_now;
+            let given_up = stalled >= limits.write_stall;
+            if given_up || (!stalled.is_zero() && self.network.memory.is_short()) {
+                add(&self.network.stats.connections_stalled_closed, 1);
+                return Err(std::io::ErrorKind::TimedOut.into());
+            }
+        }
     }
 
     fn finish(&self, entry: Entry) {
@@ -440,11 +483,10 @@ impl Connection {
         match ended {
             Ended::Eof | Ended::CutFrame | Ended::Io(_) | Ended::Stopped(_) => {}
             Ended::Idle => add(&stats.connections_idle_closed, 1),
-            Ended::BadLength(_)
-            | Ended::TooLong { .. }
-            | Ended::Header(_)
-            | Ended::BadBody
-            | Ended::Slow => add(&stats.connections_refused, 1),
+            Ended::BadLength(_) | Ended::Header(_) | Ended::BadBody => {
+                add(&stats.connections_refused, 1)
+            }
+            Ended::Slow | Ended::Stalled => add(&stats.connections_stalled_closed, 1),
         }
         let context = &self.context;
         tracing::debug!(id = context.id, peer = %context.peer, "connection ended: {ended}");

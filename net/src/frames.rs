@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::header::{self, HeaderError};
-use crate::limits::Network;
+use crate::limits::{Charge, Network};
 use crate::stats::add;
 
 /// Why a connection has no next frame.
@@ -26,8 +26,6 @@ pub(crate) enum Ended {
     Io(#[from] std::io::Error),
     #[error("frame length {0}")]
     BadLength(i32),
-    #[error("a frame of {length} bytes for an API that takes {max}")]
-    TooLong { length: u32, max: u32 },
     #[error("{0}")]
     Header(HeaderError),
     #[error("a request body that cannot be decoded")]
@@ -36,6 +34,8 @@ pub(crate) enum Ended {
     Idle,
     #[error("a frame that arrives too slowly")]
     Slow,
+    #[error("a large frame that stopped arriving while memory is short")]
+    Stalled,
     #[error("closed by the broker: {0}")]
     Stopped(&'static str),
 }
@@ -47,19 +47,23 @@ const READ_MIN_BYTES: usize = 16 * 1024;
 /// Largest buffer kept ready for a next frame like the last one.
 const READ_AHEAD_MAX_BYTES: usize = 2 * 1024 * 1024;
 /// Frames above this wait for room in the shard's memory budget.
-const LARGE_FRAME_BYTES: usize = 64 * 1024;
+const LARGE_FRAME_BYTES: usize = 16 * 1024;
+/// What a connection is trusted to send at least of a large frame.
+const FIRST_GROWTH_BYTES: usize = 64 * 1024;
 /// What a waiting connection keeps after [`SHRINK_AFTER`].
 const IDLE_BUFFER_BYTES: usize = 1024;
 const SHRINK_AFTER: Duration = Duration::from_secs(5);
 
 const _: () = assert!(READ_MIN_BYTES <= LARGE_FRAME_BYTES);
-const _: () = assert!(LARGE_FRAME_BYTES <= READ_AHEAD_MAX_BYTES);
+const _: () = assert!(FIRST_GROWTH_BYTES <= READ_AHEAD_MAX_BYTES);
 
 pub(crate) struct FrameReader {
     shard: rt::Shard,
     stream: rt::Stream,
     network: Network,
     buffer: BytesMut,
+    /// What is in the buffer, and what was made ready for the frame under way.
+    charge: Charge,
     /// Bytes of the last frame: the next is taken to be alike.
     last_frame_bytes: usize,
 }
@@ -77,6 +81,7 @@ impl FrameReader {
             stream: stream.clone(),
             network: network.clone(),
             buffer: BytesMut::new(),
+            charge: network.memory.charge(0),
             last_frame_bytes: 0,
         }
     }
@@ -94,9 +99,12 @@ impl FrameReader {
         std::mem::take(&mut self.buffer).freeze()
     }
 
-    /// The next frame, without its length field. Header errors are returned once the frame is
-    /// whole when they need an answer, else as soon as they are seen.
-    pub(crate) async fn next(&mut self, idleness: &impl Idleness) -> Result<Bytes, Ended> {
+    /// The next frame, without its length field, and its charge. Header errors are returned once
+    /// the frame is whole when they need an answer, else as soon as they are seen.
+    pub(crate) async fn next(
+        &mut self,
+        idleness: &impl Idleness,
+    ) -> Result<(Bytes, Charge), Ended> {
         let started = self.begin(idleness).await?;
         let length = (&self.buffer[..LENGTH_BYTES]).get_i32();
         let max = self.network.limits.frame_max_bytes;
@@ -107,27 +115,21 @@ impl FrameReader {
             return Err(Ended::BadLength(length));
         }
         let whole = LENGTH_BYTES + length as usize;
-        self.fill(whole.min(LENGTH_BYTES + header::PEEK_BYTES), whole, started).await?;
+        let started = self
+            .fill(whole.min(LENGTH_BYTES + header::PEEK_BYTES), whole, started, idleness)
+            .await?;
         let peeked = &self.buffer[LENGTH_BYTES..whole.min(LENGTH_BYTES + header::PEEK_BYTES)];
         match header::peek(peeked) {
-            Ok((api, ..)) if length as u32 > api.frame_max_bytes => {
-                let max = api.frame_max_bytes;
-                return Err(Ended::TooLong { length: length as u32, max });
-            }
             Ok(_) | Err(HeaderError::UnknownApiVersions { .. }) => {}
             Err(error) => return Err(Ended::Header(error)),
         }
-        if whole > LARGE_FRAME_BYTES && self.buffer.len() < whole {
-            if self.network.memory.is_full() {
-                add(&self.network.stats.memory_waits, 1);
-            }
-            self.network.memory.room().await;
-        }
-        // Waiting for memory is no fault of the client.
-        self.fill(whole, whole, self.shard.now()).await?;
+        self.fill(whole, whole, started, idleness).await?;
         self.last_frame_bytes = whole;
         self.buffer.advance(LENGTH_BYTES);
-        Ok(self.buffer.split_to(length as usize).freeze())
+        let frame = self.buffer.split_to(length as usize).freeze();
+        self.charge.set(whole + self.buffer.len());
+        let charge = self.charge.split(whole);
+        Ok((frame, charge))
     }
 
     /// Waits for the length field of the next frame; gives the time when its first byte was there.
@@ -136,18 +138,22 @@ impl FrameReader {
             self.wait_for_frame(idleness).await?;
         }
         let started = self.shard.now();
-        self.fill(LENGTH_BYTES, LENGTH_BYTES + self.last_frame_bytes, started).await?;
-        Ok(started)
+        self.fill(LENGTH_BYTES, LENGTH_BYTES, started, idleness).await
     }
 
     async fn wait_for_frame(&mut self, idleness: &impl Idleness) -> Result<(), Ended> {
         let idle_max = self.network.limits.idle;
         let ready = self.last_frame_bytes.clamp(READ_MIN_BYTES, READ_AHEAD_MAX_BYTES);
         let mut since = self.shard.now();
-        let mut reserve = ready;
+        let mut reserve = match self.network.memory.has_plenty(ready) {
+            true => ready,
+            false => READ_MIN_BYTES,
+        };
         let mut patience = SHRINK_AFTER.min(idle_max);
         loop {
             self.buffer.reserve(reserve);
+            // The least buffers are not counted: there is a limit on connections for them.
+            self.charge.set(if reserve > READ_MIN_BYTES { reserve } else { 0 });
             let read = self.stream.read_into(&mut self.buffer);
             match self.shard.timeout(patience, read).await {
                 Ok(Ok(0)) => return Err(Ended::Eof),
@@ -173,20 +179,50 @@ impl FrameReader {
         }
     }
 
-    /// Reads until `want` bytes are in the buffer, towards a frame of `whole` bytes.
-    async fn fill(&mut self, want: usize, whole: usize, started: rt::Instant) -> Result<(), Ended> {
+    /// Reads until `want` bytes are in the buffer, towards a frame of `whole` bytes that began at
+    /// `started`. Gives that time, moved on by what the frame had to wait for memory: that is no
+    /// fault of the client.
+    async fn fill(
+        &mut self,
+        want: usize,
+        whole: usize,
+        mut started: rt::Instant,
+        idleness: &impl Idleness,
+    ) -> Result<rt::Instant, Ended> {
+        let is_large = whole > LARGE_FRAME_BYTES;
         while self.buffer.len() < want {
+            if is_large && self.network.memory.is_short() {
+                let since = self.shard.now();
+                self.network.memory.room_for(&mut self.charge, || idleness.is_idle()).await;
+                let waited = self.shard.now().saturating_since(since);
+                add(&self.network.stats.memory_waits, u64::from(!waited.is_zero()));
+                started = started + waited;
+            }
             self.grow(whole);
+            self.read_some(started, is_large).await?;
+        }
+        Ok(started)
+    }
+
+    /// Reads what is there, waiting as long as the client may make us wait.
+    async fn read_some(&mut self, started: rt::Instant, is_large: bool) -> Result<(), Ended> {
+        let short = self.network.limits.stall_when_short;
+        loop {
             let patience = self.patience(started)?;
             let read = self.stream.read_into(&mut self.buffer);
-            match self.shard.timeout(patience, read).await {
+            match self.shard.timeout(patience.min(short), read).await {
                 Ok(Ok(0)) => return Err(Ended::CutFrame),
-                Ok(Ok(bytes)) => add(&self.network.stats.bytes_in, bytes as u64),
+                Ok(Ok(bytes)) => {
+                    add(&self.network.stats.bytes_in, bytes as u64);
+                    return Ok(());
+                }
                 Ok(Err(error)) => return Err(Ended::Io(error)),
-                Err(rt::Elapsed) => return Err(Ended::Slow),
+                Err(rt::Elapsed) if is_large && self.network.memory.is_short() => {
+                    return Err(Ended::Stalled);
+                }
+                Err(rt::Elapsed) => {}
             }
         }
-        Ok(())
     }
 
     /// Makes room for the rest of the frame as far as this connection is trusted: a frame like
@@ -194,11 +230,12 @@ impl FrameReader {
     fn grow(&mut self, whole: usize) {
         let have = self.buffer.len();
         let missing = whole.saturating_sub(have).max(1);
-        let trusted = self.last_frame_bytes.max(have).max(LARGE_FRAME_BYTES);
+        let trusted = self.last_frame_bytes.max(have).max(FIRST_GROWTH_BYTES);
         let wanted = missing.min(trusted);
         if self.buffer.capacity() - have < wanted {
             self.buffer.reserve(wanted);
         }
+        self.charge.set(have + wanted);
     }
 
     /// What is left of a frame's time: its grace, and more with every byte that came.

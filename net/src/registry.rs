@@ -1,7 +1,7 @@
 //! The one table of all Kafka APIs: key, versions Kafka 4.1 advertises, versions served here.
 //!
 //! Every other place that asks "do we speak this?" asks this table: ApiVersions answers, the
-//! check of a request header, header formats, frame limits. Rows of APIs that Kafka 4.1 has and
+//! check of a request header, header formats. Rows of APIs that Kafka 4.1 has and
 //! this broker lacks stay in the table as `absent`, so that the gap is visible; they are neither
 //! advertised nor served. The ranges are kafka.md section 2, seen on a live Kafka 4.1.1.
 //! Golden files pin the table: `net/tests/golden/apis.txt`, and `CONFORMANCE.md` for users.
@@ -12,14 +12,9 @@ use kafka_protocol::messages::ApiKey;
 /// No version of this API is flexible (KIP-482).
 const NEVER: i16 = i16::MAX;
 
-/// The largest request frame of any API: Kafka's `socket.request.max.bytes`.
+/// The largest request frame: Kafka's `socket.request.max.bytes`, for every API as there. What a
+/// frame costs decoded is bounded by its elements (`schema`), not by its length.
 pub const FRAME_MAX_BYTES: u32 = 100 * 1024 * 1024;
-
-/// The largest request frame of an API that carries no record batches. Kafka has one limit for
-/// all; ours is lower because decoded requests take several times their size in memory.
-pub const PLAIN_FRAME_MAX_BYTES: u32 = 32 * 1024 * 1024;
-
-const _: () = assert!(PLAIN_FRAME_MAX_BYTES < FRAME_MAX_BYTES);
 
 /// One API: `served_min >= min`, and `served_min..=max` is what handlers really answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +32,6 @@ pub struct Api {
     pub flexible_from: i16,
     /// Whether this broker answers it at all.
     pub served: bool,
-    /// Longest frame accepted, in bytes after the length field.
-    pub frame_max_bytes: u32,
 }
 
 impl Api {
@@ -66,7 +59,7 @@ impl Api {
 
 /// Every API of a Kafka 4.1 broker listener, by key.
 pub static APIS: &[Api] = &[
-    row(ApiKey::Produce, 0, 13, 9).served_from(3).frames_up_to(FRAME_MAX_BYTES),
+    row(ApiKey::Produce, 0, 13, 9).served_from(3),
     row(ApiKey::Fetch, 4, 18, 12),
     row(ApiKey::ListOffsets, 1, 10, 6),
     row(ApiKey::Metadata, 0, 13, 9),
@@ -142,15 +135,7 @@ pub static APIS: &[Api] = &[
 ];
 
 const fn row(key: ApiKey, min: i16, max: i16, flexible_from: i16) -> Api {
-    Api {
-        key,
-        min,
-        max,
-        served_min: min,
-        flexible_from,
-        served: true,
-        frame_max_bytes: PLAIN_FRAME_MAX_BYTES,
-    }
+    Api { key, min, max, served_min: min, flexible_from, served: true }
 }
 
 impl Api {
@@ -160,10 +145,6 @@ impl Api {
 
     const fn served_from(self, served_min: i16) -> Api {
         Api { served_min, ..self }
-    }
-
-    const fn frames_up_to(self, frame_max_bytes: u32) -> Api {
-        Api { frame_max_bytes, ..self }
     }
 }
 
@@ -237,12 +218,11 @@ mod tests {
             };
             writeln!(
                 text,
-                "{} {} kafka {}-{} served {served} flexible {flexible} frame {}",
+                "{} {} kafka {}-{} served {served} flexible {flexible}",
                 api.key as i16,
                 api.name(),
                 api.min,
-                api.max,
-                api.frame_max_bytes
+                api.max
             )
             .expect("writing to a string");
         }

@@ -17,6 +17,10 @@ use crate::registry::Api;
 /// 200,000 partitions), far below what hurts.
 pub const ELEMENTS_MAX: u32 = 1 << 19;
 
+/// Longest string, also where its length field could say more: as in Kafka. Names are repeated in
+/// messages, so they must not be as long as a frame.
+const STRING_MAX_BYTES: usize = i16::MAX as usize;
+
 /// One field of a message, in wire order.
 #[derive(Debug, Clone, Copy)]
 struct Field {
@@ -190,8 +194,9 @@ fn request(key: ApiKey) -> Option<&'static [Field]> {
     Some(REQUESTS[at].1)
 }
 
-/// Fails when the body cannot be decoded within its own length. Bytes after the body are allowed.
-pub fn check(api: &Api, version: i16, body: &[u8]) -> Result<(), Malformed> {
+/// The number of elements of all arrays in the body. Fails when it cannot be decoded within its
+/// own length. Bytes after the body are allowed.
+pub fn check(api: &Api, version: i16, body: &[u8]) -> Result<u32, Malformed> {
     let fields = request(api.key).ok_or(Malformed)?;
     let mut walk = Walk {
         reader: Reader::new(body),
@@ -199,7 +204,8 @@ pub fn check(api: &Api, version: i16, body: &[u8]) -> Result<(), Malformed> {
         flexible: api.is_flexible(version),
         elements_left: ELEMENTS_MAX,
     };
-    walk.structure(fields)
+    walk.structure(fields)?;
+    Ok(ELEMENTS_MAX - walk.elements_left)
 }
 
 struct Walk<'a> {
@@ -248,7 +254,10 @@ impl Walk<'_> {
     fn value(&mut self, kind: Kind) -> Result<(), Malformed> {
         match kind {
             Kind::Fixed(bytes) => self.reader.skip(bytes),
-            Kind::String => self.reader.nullable_bytes(self.string_width()).map(|_| ()),
+            Kind::String => match self.reader.nullable_bytes(self.string_width())? {
+                Some(text) if text.len() > STRING_MAX_BYTES => Err(Malformed),
+                _ => Ok(()),
+            },
             Kind::Bytes => self.reader.nullable_bytes(self.array_width()).map(|_| ()),
             Kind::FixedArray(element_bytes) => {
                 let count = self.array_count(element_bytes)?;

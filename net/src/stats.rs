@@ -19,11 +19,13 @@ pub struct Stats {
     /// Closed because of what the client sent: frames, headers, bodies.
     pub connections_refused: Cell<u64>,
     pub connections_idle_closed: Cell<u64>,
+    /// Closed because a frame came too slowly, or an answer was not taken.
+    pub connections_stalled_closed: Cell<u64>,
     pub tls_hellos: Cell<u64>,
     pub http_requests: Cell<u64>,
     pub bytes_in: Cell<u64>,
     pub bytes_out: Cell<u64>,
-    /// Large requests that were left in their sockets until memory was free.
+    /// How often a large request was left in its socket until memory was free.
     pub memory_waits: Cell<u64>,
     apis: Vec<RefCell<ApiStats>>,
 }
@@ -53,6 +55,7 @@ impl Stats {
             connections_open: Cell::new(0),
             connections_refused: Cell::new(0),
             connections_idle_closed: Cell::new(0),
+            connections_stalled_closed: Cell::new(0),
             tls_hellos: Cell::new(0),
             http_requests: Cell::new(0),
             bytes_in: Cell::new(0),
@@ -89,6 +92,7 @@ impl Stats {
             connections_open: self.connections_open.get(),
             connections_refused: self.connections_refused.get(),
             connections_idle_closed: self.connections_idle_closed.get(),
+            connections_stalled_closed: self.connections_stalled_closed.get(),
             tls_hellos: self.tls_hellos.get(),
             http_requests: self.http_requests.get(),
             bytes_in: self.bytes_in.get(),
@@ -106,6 +110,7 @@ pub struct Snapshot {
     pub connections_open: u64,
     pub connections_refused: u64,
     pub connections_idle_closed: u64,
+    pub connections_stalled_closed: u64,
     pub tls_hellos: u64,
     pub http_requests: u64,
     pub bytes_in: u64,

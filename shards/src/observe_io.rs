@@ -102,7 +102,7 @@ fn connections(broker: &Broker, samples: &mut Samples, labels: &Labels) {
     counter("chronik_tls_hellos_total", help, counts.tls_hellos);
     let help = "HTTP requests on the Kafka port.";
     counter("chronik_http_requests_total", help, counts.http_requests);
-    let help = "Requests left in their sockets until request_memory_bytes had room.";
+    let help = "How often a request was left in its socket until request_memory_bytes had room.";
     counter("chronik_request_memory_waits_total", help, counts.memory_waits);
     let mut gauge = |name, help, value: f64| samples.gauge(name, help, labels, value);
     let open = Loads::of(broker).of_shard(broker.shard().id());

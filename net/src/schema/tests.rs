@@ -120,7 +120,7 @@ proptest! {
         for api in registry::advertised() {
             for version in api.served_min..=api.max {
                 let body = body(api, version, &choices);
-                prop_assert_eq!(check(api, version, &body), Ok(()), "{} {}", api.name(), version);
+                prop_assert!(check(api, version, &body).is_ok(), "{} {}", api.name(), version);
                 let mut rest = body.clone();
                 let decoded = RequestKind::decode(api.key, &mut rest, version);
                 prop_assert!(decoded.is_ok(), "{} {version}: {:?}", api.name(), decoded.err());
@@ -157,7 +157,7 @@ fn counts_beyond_the_bytes_left_are_refused() {
     assert_eq!(check(metadata, 1, &i32::MAX.to_be_bytes()), Err(Malformed));
     assert_eq!(check(metadata, 1, &2i32.to_be_bytes()), Err(Malformed));
     assert_eq!(check(metadata, 1, &(-2i32).to_be_bytes()), Err(Malformed));
-    assert_eq!(check(metadata, 1, &(-1i32).to_be_bytes()), Ok(()));
+    assert_eq!(check(metadata, 1, &(-1i32).to_be_bytes()), Ok(0));
     assert_eq!(check(metadata, 12, &[0xff, 0xff, 0xff, 0xff, 0x0f]), Err(Malformed));
     let fetch = api(ApiKey::Fetch);
     assert_eq!(check(fetch, 12, &[0xff; 64]), Err(Malformed));
@@ -172,7 +172,7 @@ fn too_many_elements_are_refused_though_they_fit() {
         body.put_bytes(0, 2 * count as usize);
         body
     };
-    assert_eq!(check(groups, 0, &request(ELEMENTS_MAX)), Ok(()));
+    assert_eq!(check(groups, 0, &request(ELEMENTS_MAX)), Ok(ELEMENTS_MAX));
     assert_eq!(check(groups, 0, &request(ELEMENTS_MAX + 1)), Err(Malformed));
 }
 
@@ -188,7 +188,7 @@ fn known_tags_fill_their_size() {
         body.put_slice(&[1, 0, size, 3, b'a', b'b', 0, 0, 0]);
         check(fetch, 12, &body)
     };
-    assert_eq!(with_tag(3), Ok(()));
+    assert!(with_tag(3).is_ok());
     assert_eq!(with_tag(2), Err(Malformed));
     assert_eq!(with_tag(4), Err(Malformed));
 }
