@@ -30,6 +30,13 @@ use crate::screen::Screen;
 /// A stop takes 10 s at most; this much of it is for writing data that waits for its segments.
 const FLUSH_LIMIT: Duration = Duration::from_secs(8);
 
+/// The limit of open files where the system does not tell.
+const OPEN_FILES_USUAL: u64 = 1024;
+/// Descriptors that are no connections: standard streams, rings, listeners, folders.
+const FILES_OF_PROCESS: u64 = 128;
+/// Open segments at most, log files, and some to spare.
+const FILES_PER_SHARD: u64 = 640;
+
 /// Runs a broker until it is told to stop.
 pub fn run(resolved: Resolved, sources: Sources) -> Result<(), Failure> {
     let Resolved { config, file, warnings, .. } = resolved;
@@ -48,21 +55,23 @@ pub fn run(resolved: Resolved, sources: Sources) -> Result<(), Failure> {
         );
     }
     // The soft limit is often 1024, for programs that use `select`; the hard one counts.
-    if let Err(error) = rt::raise_open_files() {
+    let open_files = rt::raise_open_files().unwrap_or_else(|error| {
         tracing::warn!("the limit of open files stays as it is: {error}");
-    }
+        OPEN_FILES_USUAL
+    });
     preflight()?;
     let _folder = DataFolder::claim(&config.data_dir)?;
     if let Some(warning) = cli::file_system_warning(&config.data_dir) {
         tracing::warn!("{warning}");
     }
     let port = PortClaim::new(config.bind_addr, config.kafka_port)?;
-    let options = Arc::new(broker_options(&config, port.address())?);
+    let launch = uring::Options { shards: config.shards, ..uring::Options::default() };
+    let ceiling = connections_ceiling(open_files, launch.shard_count());
+    let options = Arc::new(broker_options(&config, port.address(), ceiling)?);
     warn_of_unknown_name(options.advertised_addr.clone(), port.address().port());
 
     let stop = StopSwitch::default();
     deliver_signals(stop.clone(), logging, sources)?;
-    let launch = uring::Options { shards: config.shards, ..uring::Options::default() };
     let screen = Screen {
         shards: launch.shard_count(),
         cpus: launch.cpu_list(),
@@ -70,6 +79,7 @@ pub fn run(resolved: Resolved, sources: Sources) -> Result<(), Failure> {
         bind: SocketAddr::new(config.bind_addr, port.address().port()),
         dual_stack: config.bind_addr.is_unspecified() && port.address().is_ipv6(),
         advertised: advertised(&options, port.address().port()),
+        connections_max: ceiling,
         http_on_kafka_port: config.http_on_kafka_port,
         relaxed: options.acknowledge == Acknowledge::Relaxed,
     };
@@ -193,8 +203,15 @@ fn reload_filter(logging: &Logging, sources: &Sources) {
     }
 }
 
+/// Connections that the limit of open files leaves room for, beside the files of the shards.
+fn connections_ceiling(open_files: u64, shards: u16) -> u32 {
+    let files = FILES_OF_PROCESS + FILES_PER_SHARD * u64::from(shards);
+    let left = open_files - files.min(open_files / 2);
+    u32::try_from(left).unwrap_or(u32::MAX)
+}
+
 /// The configuration as the broker takes it. `bound` is what the shards listen on.
-fn broker_options(config: &Config, bound: SocketAddr) -> Result<Options, Failure> {
+fn broker_options(config: &Config, bound: SocketAddr, ceiling: u32) -> Result<Options, Failure> {
     let node = NodeId(config.node_id);
     let mut settings = Settings::new(node);
     let advertised = config.advertised_addr.as_ref().map(|host| {
@@ -226,6 +243,7 @@ fn broker_options(config: &Config, bound: SocketAddr) -> Result<Options, Failure
         wal_budget_bytes: config.wal_budget_bytes,
         cache_bytes: config.cache_memory_bytes,
         request_memory_bytes: config.request_memory_bytes,
+        connections_ceiling: ceiling,
         disk_reserve_bytes: config.disk_reserve_bytes,
         consumer_lag_series_max: config.consumer_lag_series_max,
         ..Options::new(node, config.data_dir.clone())
@@ -301,4 +319,16 @@ fn refused(options: &Options, error: &StartError) -> Failure {
 
 fn machine(what: &str, error: &std::io::Error) -> Failure {
     Failure::new(Exit::Machine, format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_get_what_the_files_leave_and_half_at_least() {
+        assert_eq!(connections_ceiling(1024, 2), 512);
+        assert_eq!(connections_ceiling(20_000, 2), 20_000 - 128 - 1280);
+        assert_eq!(connections_ceiling(u64::MAX, 2), u32::MAX);
+    }
 }

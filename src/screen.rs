@@ -19,6 +19,8 @@ pub struct Screen {
     pub dual_stack: bool,
     /// `None`: each client is told the address that its own connection reached.
     pub advertised: Option<String>,
+    /// Most connections that the limit of open files allows.
+    pub connections_max: u32,
     pub relaxed: bool,
     pub http_on_kafka_port: bool,
 }
@@ -46,6 +48,7 @@ impl Screen {
         line("kafka", format!("{}{both}", self.bind));
         let told = self.advertised.clone();
         line("advertised", told.unwrap_or("the address that each client reached".into()));
+        line("connections", format!("{} at most (limit of open files)", self.connections_max));
         line("metrics", self.metrics(ready));
         out
     }

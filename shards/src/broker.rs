@@ -21,6 +21,7 @@ use wal::{GroupId, Term, Wal};
 use crate::api::init_producer_id::IdBlock;
 use crate::api::SubmitError;
 use crate::backlog::Backlog;
+use crate::census::ConnectionLimits;
 use crate::config::{BrokerConfig, BrokerView, TopicConfig};
 use crate::controller::Controller;
 use crate::fetch::sessions::Sessions;
@@ -138,6 +139,22 @@ impl Broker {
     /// The broker's configuration in force.
     pub fn config(&self) -> Rc<BrokerConfig> {
         self.inner.config.borrow().clone()
+    }
+
+    /// How many connections may come, by configuration and by what the process may open.
+    pub fn connection_limits(&self) -> ConnectionLimits {
+        let (config, ceiling) = (self.config(), self.options().connections_ceiling);
+        let unlimited = i32::MAX as u32;
+        ConnectionLimits {
+            total_max: config.connections_max.min(ceiling),
+            per_address_max: match config.connections_per_address_max {
+                // One address cannot shut out all others, unless the operator says so.
+                max if max == unlimited => (ceiling / 2).max(1),
+                max => max,
+            },
+            overrides: config.connections_per_address_overrides.clone(),
+            rate_max: config.connection_rate_max,
+        }
     }
 
     pub fn sessions(&self) -> &RefCell<Sessions> {

@@ -6,6 +6,7 @@ mod admin;
 pub mod api;
 pub mod backlog;
 pub mod broker;
+pub mod census;
 pub mod config;
 pub mod controller;
 pub mod fetch;

@@ -2,72 +2,24 @@
 //!
 //! Every shard listens on the Kafka port (SO_REUSEPORT). The kernel spreads connections by a
 //! hash, which for a handful of long-lived clients is far from even; so whoever accepts hands the
-//! socket over to the shard with the fewest connections. The counts are the one thing that the
-//! shards share by memory: they change once per connection.
+//! socket over to the shard with the fewest connections. Who may come is decided by the
+//! [`Census`].
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::Arc;
 use std::time::Duration;
 
-use rt::{AcceptedStream, ListenOptions, Listener, ShardId};
+use rt::{AcceptedStream, Instant, ListenOptions, Listener};
 
 use crate::broker::Broker;
+use crate::census::{Admitted, Census, Refusal};
 use crate::service::Service;
 
 /// After an accept that failed (too many open files, say), wait this long before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Open connections of each shard of this node.
-#[derive(Clone)]
-pub struct Loads(Arc<Vec<AtomicU32>>);
-
-impl Loads {
-    pub fn of(broker: &Broker) -> Loads {
-        let count = broker.shard().count();
-        broker.shard().common(|| Loads(Arc::new((0..count).map(|_| AtomicU32::new(0)).collect())))
-    }
-
-    /// The shard to give the next connection to; `here` wins a draw.
-    fn least(&self, here: ShardId) -> ShardId {
-        let load = |shard: usize| self.0[shard].load(Ordering::Relaxed);
-        let here_load = load(usize::from(here.0));
-        let (least, _) = (0..self.0.len())
-            .map(|shard| (shard, load(shard)))
-            .min_by_key(|(_, load)| *load)
-            .filter(|(_, load)| *load < here_load)
-            .unwrap_or((usize::from(here.0), here_load));
-        ShardId(least as u16)
-    }
-
-    fn total(&self) -> usize {
-        self.0.iter().map(|load| load.load(Ordering::Relaxed) as usize).sum()
-    }
-
-    /// Counts one more connection of `shard` until the result is dropped.
-    fn enter(&self, shard: ShardId) -> Entered {
-        self.0[usize::from(shard.0)].fetch_add(1, Ordering::Relaxed);
-        Entered { loads: self.clone(), shard }
-    }
-
-    /// Open connections of one shard.
-    pub fn of_shard(&self, shard: ShardId) -> u32 {
-        self.0[usize::from(shard.0)].load(Ordering::Relaxed)
-    }
-}
-
-struct Entered {
-    loads: Loads,
-    shard: ShardId,
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.loads.0[usize::from(self.shard.0)].fetch_sub(1, Ordering::Relaxed);
-    }
-}
+/// Refused connections are told of once in so long: whoever is refused tries again and again.
+const REFUSAL_LINE_EVERY: Duration = Duration::from_secs(10);
 
 fn listen_options(addr: SocketAddr, reuse_port: bool) -> ListenOptions {
     ListenOptions { reuse_port, ..ListenOptions::new(addr) }
@@ -117,7 +69,8 @@ async fn accept_http(broker: Broker, listener: Listener) {
 }
 
 async fn accept(broker: Broker, listener: Listener) {
-    let loads = Loads::of(&broker);
+    let census = Census::of(&broker);
+    let mut told = Told::default();
     while !broker.is_stopping() {
         let accepted = match rt::either(listener.accept(), broker.stopped()).await {
             rt::Either::Left(Ok(accepted)) => accepted,
@@ -128,27 +81,59 @@ async fn accept(broker: Broker, listener: Listener) {
             }
             rt::Either::Right(()) => return,
         };
-        let connections_max = broker.config().connections_max;
-        if loads.total() >= connections_max as usize {
-            tracing::warn!(
-                peer = %accepted.peer_addr(),
-                "connection refused: max.connections = {connections_max} is reached"
-            );
-            continue;
+        loop {
+            let rate_max = broker.connection_limits().rate_max;
+            let delay = census.creation_delay(broker.shard().now(), rate_max);
+            if delay.is_zero() {
+                break;
+            }
+            broker.shard().sleep(delay).await;
         }
-        let to = loads.least(broker.shard().id());
-        if to == broker.shard().id() {
-            serve(&broker, accepted);
+        let (here, peer) = (broker.shard().id(), accepted.peer_addr().ip());
+        let admitted = match census.admit(here, peer, &broker.connection_limits()) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                broker.stats().refused_connection(&refusal);
+                told.refused(peer, refusal, broker.shard().now());
+                continue;
+            }
+        };
+        if admitted.shard == here {
+            serve(&broker, accepted, admitted);
         } else {
-            let taken = broker.call(to, move |broker| async move { serve(&broker, accepted) });
+            let to = admitted.shard;
+            let served = move |broker: Broker| async move { serve(&broker, accepted, admitted) };
+            let taken = broker.call(to, served);
             broker.shard().spawn(taken).detach();
         }
     }
 }
 
+/// Refused connections, as the log tells of them.
+#[derive(Default)]
+struct Told {
+    at: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Told {
+    fn refused(&mut self, peer: IpAddr, refusal: Refusal, now: Instant) {
+        let since = self.at.map(|at| now.saturating_since(at));
+        if since.is_some_and(|since| since < REFUSAL_LINE_EVERY) {
+            self.unsaid += 1;
+            return;
+        }
+        let unsaid = std::mem::take(&mut self.unsaid);
+        self.at = Some(now);
+        match unsaid {
+            0 => tracing::warn!(%peer, "connection refused: {refusal}"),
+            _ => tracing::warn!(%peer, "connection refused: {refusal}; {unsaid} more before it"),
+        }
+    }
+}
+
 /// Serves one connection on this shard until it ends.
-fn serve(broker: &Broker, accepted: AcceptedStream) {
-    let entered = Loads::of(broker).enter(broker.shard().id());
+fn serve(broker: &Broker, accepted: AcceptedStream, admitted: Admitted) {
     let stream = broker.shard().adopt(accepted);
     let service = Rc::new(Service::new(broker.clone()));
     let connection =
@@ -156,7 +141,7 @@ fn serve(broker: &Broker, accepted: AcceptedStream) {
     let stopping = broker.clone();
     let served = async move {
         rt::either(connection, stopping.stopped()).await;
-        drop(entered);
+        drop(admitted);
     };
     broker.shard().spawn(served).detach();
 }

@@ -4,7 +4,7 @@ use net::ErrorCode;
 use wal::Pressure;
 
 use crate::broker::Broker;
-use crate::listen::Loads;
+use crate::census::Census;
 use crate::metrics::{Kind, Labels, Samples};
 use crate::observe::shard_labels;
 
@@ -98,6 +98,8 @@ fn connections(broker: &Broker, samples: &mut Samples, labels: &Labels) {
     counter("chronik_connections_refused_total", help, counts.connections_refused);
     let help = "Connections closed after connections_max_idle_ms.";
     counter("chronik_connections_idle_closed_total", help, counts.connections_idle_closed);
+    let help = "Connections closed because a request came too slowly, or an answer was not taken.";
+    counter("chronik_connections_stalled_closed_total", help, counts.connections_stalled_closed);
     let help = "Clients that spoke TLS to the plain port.";
     counter("chronik_tls_hellos_total", help, counts.tls_hellos);
     let help = "HTTP requests on the Kafka port.";
@@ -105,12 +107,17 @@ fn connections(broker: &Broker, samples: &mut Samples, labels: &Labels) {
     let help = "How often a request was left in its socket until request_memory_bytes had room.";
     counter("chronik_request_memory_waits_total", help, counts.memory_waits);
     let mut gauge = |name, help, value: f64| samples.gauge(name, help, labels, value);
-    let open = Loads::of(broker).of_shard(broker.shard().id());
+    let open = Census::of(broker).of_shard(broker.shard().id());
     gauge("chronik_connections", "Open connections.", f64::from(open));
     let help = "Bytes of requests that are being answered.";
     gauge("chronik_request_memory_bytes", help, network.memory.used_bytes() as f64);
     let help = "The shard's share of request_memory_bytes.";
     gauge("chronik_request_memory_limit_bytes", help, network.memory.max_bytes() as f64);
+    for (limit, count) in broker.stats().connections_over_limit() {
+        let labels = Labels::of(&[("limit", limit)]);
+        let help = "Connections closed at once, by the limit that they met.";
+        samples.counter("chronik_connections_over_limit_total", help, &labels, count);
+    }
 }
 
 fn requests(broker: &Broker, samples: &mut Samples) {

@@ -57,6 +57,9 @@ pub struct Options {
     /// Of the whole node: requests that are being received or answered. When it is used up, the
     /// broker stops reading from its connections.
     pub request_memory_bytes: u64,
+    /// Most connections at once, whatever `max.connections` says: what the limit of open files
+    /// leaves.
+    pub connections_ceiling: u32,
     /// Produce is refused while the disk has less space left.
     pub disk_reserve_bytes: u64,
     /// How many series of consumer lag the metrics show.
@@ -81,6 +84,7 @@ impl Options {
             wal_file_bytes: None,
             cache_bytes: 128 << 20,
             request_memory_bytes: 512 << 20,
+            connections_ceiling: u32::MAX,
             disk_reserve_bytes: 1 << 30,
             consumer_lag_series_max: 10_000,
         }

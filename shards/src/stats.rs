@@ -9,12 +9,16 @@ use net::{ApiKey, ErrorCode};
 /// Larger batches are counted as this; frames are smaller.
 const BATCH_MAX_BYTES: u64 = 1 << 31;
 
+use crate::census::Refusal;
+
 /// Totals since the start.
 #[derive(Debug)]
 pub struct Stats {
     bytes_in: Cell<u64>,
     records_in: Cell<u64>,
     bytes_out: Cell<u64>,
+    over_total_max: Cell<u64>,
+    over_address_max: Cell<u64>,
     batch_bytes: RefCell<Histogram<u64>>,
     /// Errors told to clients, by API key and code.
     errors: RefCell<BTreeMap<(i16, i16), u64>>,
@@ -27,6 +31,8 @@ impl Default for Stats {
             bytes_in: Cell::default(),
             records_in: Cell::default(),
             bytes_out: Cell::default(),
+            over_total_max: Cell::default(),
+            over_address_max: Cell::default(),
             batch_bytes: RefCell::new(batch_bytes.expect("constant, legal bounds")),
             errors: RefCell::default(),
         }
@@ -51,6 +57,23 @@ impl Stats {
         if code != ErrorCode::None.code() {
             *self.errors.borrow_mut().entry((api as i16, code)).or_default() += 1;
         }
+    }
+
+    /// A connection was closed right after it came.
+    pub fn refused_connection(&self, refusal: &Refusal) {
+        let count = match refusal {
+            Refusal::Total { .. } => &self.over_total_max,
+            Refusal::Address { .. } => &self.over_address_max,
+        };
+        count.set(count.get() + 1);
+    }
+
+    /// Such connections by the limit, as the metric names it.
+    pub fn connections_over_limit(&self) -> [(&'static str, u64); 2] {
+        [
+            ("max_connections", self.over_total_max.get()),
+            ("max_connections_per_ip", self.over_address_max.get()),
+        ]
     }
 
     pub fn bytes_in(&self) -> u64 {

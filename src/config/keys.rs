@@ -344,7 +344,37 @@ pub static KEYS: &[Key] = &[
         "max.connections",
         Kind::Integer { min: 1, max: INT },
         "2147483647",
-        "The most client connections at once; one more is closed at once.",
+        "The most client connections at once; one more is closed at once. Never more than the \
+         limit of open files leaves, which the start screen shows.",
+    ),
+    kafka(
+        Section::Limits,
+        "max_connections_per_ip",
+        "max.connections.per.ip",
+        Kind::Integer { min: 0, max: INT },
+        "2147483647",
+        "The most client connections from one address; one more is closed at once. By default half \
+         of what the limit of open files leaves.",
+    ),
+    Key {
+        default: Default::Unset("no address has a limit of its own"),
+        ..kafka(
+            Section::Limits,
+            "max_connections_per_ip_overrides",
+            "max.connections.per.ip.overrides",
+            Kind::Text,
+            "",
+            "Limits of single addresses, as `10.0.0.7:500,::1:50`, instead of \
+             max_connections_per_ip.",
+        )
+    },
+    kafka(
+        Section::Limits,
+        "max_connection_creation_rate",
+        "max.connection.creation.rate",
+        Kind::Integer { min: 1, max: INT },
+        "2147483647",
+        "The most new client connections a second; the rest wait to be accepted.",
     ),
     kafka(
         Section::Limits,

@@ -1,14 +1,17 @@
 //! Options have the effect that the reference promises, seen from a client's side.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    ApiKey, BrokerId, DeleteTopicsRequest, DeleteTopicsResponse, FetchRequest, FetchResponse,
+    incremental_alter_configs_request, ApiKey, BrokerId, DeleteTopicsRequest, DeleteTopicsResponse,
+    FetchRequest, FetchResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
     MetadataRequest, MetadataResponse,
 };
+use kafka_protocol::protocol::StrBytes;
 
 use crate::clients::read_all;
 use crate::hostile::{batch, create, name, produce};
@@ -88,6 +91,47 @@ fn connections_are_limited_in_number_and_idleness() {
     {
         assert!(Instant::now() < deadline, "no connection is taken any more");
     }
+}
+
+#[test]
+fn connections_are_limited_by_address_and_while_running() {
+    let limits = ["--max-connections-per-ip", "2", "--max-connections-per-ip-overrides"];
+    let broker = Broker::start_with(&[&limits[..], &["127.0.0.9:1"]].concat());
+    let from = |last: u8| Wire::connect_from(Ipv4Addr::new(127, 0, 0, last), broker.port());
+    let mut kept = [from(5), from(5), from(9)];
+    for wire in &mut kept {
+        // Answered, so counted: the shards accept in no order.
+        assert_eq!(metadata(wire, "a").0, 0);
+    }
+    from(5).assert_closed("the third of an address that may have two");
+    from(9).assert_closed("the second of an address that may have one");
+    broker.wait_for_line("connection refused: max.connections.per.ip = 2 is reached");
+    let mut other = from(2);
+    for wire in &mut kept {
+        assert_eq!(metadata(wire, "a").0, 0, "who was there is served on");
+    }
+    let metrics = get(broker.port(), "/metrics").body;
+    let refused = "chronik_connections_over_limit_total{limit=\"max_connections_per_ip\"} 2\n";
+    assert!(metrics.contains(refused), "{metrics}");
+    // Dynamic, as in Kafka: no restart, and the connections that are there stay.
+    alter(&mut other, "max.connections.per.ip", "3");
+    assert_eq!(metadata(&mut from(5), "a").0, 0);
+    alter(&mut other, "max.connections", "1");
+    from(3).assert_closed("more than the broker may have in all");
+    assert_eq!(metadata(&mut other, "a").0, 0);
+}
+
+/// Sets a dynamic configuration of all brokers.
+fn alter(wire: &mut Wire, name: &'static str, value: &'static str) {
+    use incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+    let change = AlterableConfig::default()
+        .with_name(StrBytes::from_static_str(name))
+        .with_value(Some(StrBytes::from_static_str(value)));
+    let brokers = AlterConfigsResource::default().with_resource_type(4).with_configs(vec![change]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![brokers]);
+    let answer: IncrementalAlterConfigsResponse =
+        wire.ask(ApiKey::IncrementalAlterConfigs, 1, &request);
+    assert_eq!(answer.responses[0].error_code, 0, "{:?}", answer.responses[0]);
 }
 
 #[test]

@@ -4,8 +4,11 @@
 //! [`Settings`] are made once at start and cloned to every shard; [`BrokerConfig`] is resolved anew
 //! from them and an image whenever `Image::broker_configs_version` moves. Pure values, any shard.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use super::broker_table::{BrokerKey, Mode, BROKER_KEYS};
-use super::definition::Definition;
+use super::definition::{address_limits, Definition};
 use super::error::ConfigError;
 use super::layers::{BrokerView, Source, Synonym};
 use super::topic::Described;
@@ -58,6 +61,10 @@ pub struct BrokerConfig {
     pub group_min_session_timeout_ms: i32,
     pub log_retention_check_interval_ms: i64,
     pub connections_max: u32,
+    pub connections_per_address_max: u32,
+    pub connections_per_address_overrides: BTreeMap<IpAddr, u32>,
+    /// New connections a second.
+    pub connection_rate_max: u32,
     pub num_partitions: i32,
     pub offset_metadata_max_bytes: u32,
     pub offsets_retention_ms: i64,
@@ -94,6 +101,12 @@ impl BrokerConfig {
             group_min_session_timeout_ms: int("group.min.session.timeout.ms"),
             log_retention_check_interval_ms: long("log.retention.check.interval.ms"),
             connections_max: size("max.connections"),
+            connections_per_address_max: size("max.connections.per.ip"),
+            connections_per_address_overrides: address_limits(&text(
+                "max.connections.per.ip.overrides",
+            ))
+            .unwrap_or_default(),
+            connection_rate_max: size("max.connection.creation.rate"),
             num_partitions: int("num.partitions"),
             offset_metadata_max_bytes: size("offset.metadata.max.bytes"),
             offsets_retention_ms: long("offsets.retention.minutes").saturating_mul(60_000),

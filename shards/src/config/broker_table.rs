@@ -42,7 +42,6 @@ const TOPIC_ONLY: Effect =
     Effect::None("it is the default of a topic key that has no effect itself");
 const THROTTLE: Effect = Effect::None("replication is not throttled");
 const TRANSACTIONS: Effect = Effect::None("transactions are not served yet");
-const PER_ADDRESS: Effect = Effect::None("connections are counted in all, not by address");
 const KERBEROS: Effect = Effect::None("Kerberos is not served");
 const MAX: Option<&str> = Some("9223372036854775807");
 const CODECS: &[&str] = &["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"];
@@ -105,9 +104,10 @@ pub static BROKER_KEYS: &[BrokerKey] = &[
     row("log.roll.ms", Long, None, Any, ClusterWide, "Default of segment.ms.").or(&["log.roll.ms", "log.roll.hours"]),
     row("log.segment.bytes", Int, Some("1073741824"), AtLeast(1_048_576), ClusterWide, "Default of segment.bytes."),
     row("log.segment.delete.delay.ms", Long, Some("60000"), AtLeast(0), ClusterWide, "Default of file.delete.delay.ms.").without(TOPIC_ONLY),
-    row("max.connection.creation.rate", Int, Some("2147483647"), AtLeast(0), ClusterWide, "Most new connections a second.").without(Effect::None("new connections are not throttled")),
-    row("max.connections", Int, Some("2147483647"), AtLeast(0), ClusterWide, "Most connections to this broker."),
-    row("max.connections.per.ip", Int, Some("2147483647"), AtLeast(0), ClusterWide, "Most connections from one address.").without(PER_ADDRESS),
+    row("max.connection.creation.rate", Int, Some("2147483647"), AtLeast(0), ClusterWide, "Most new connections a second; the rest wait to be accepted."),
+    row("max.connections", Int, Some("2147483647"), AtLeast(0), ClusterWide, "Most connections to this broker; never more than the limit of open files leaves. One more is closed at once."),
+    row("max.connections.per.ip", Int, Some("2147483647"), AtLeast(0), ClusterWide, "Most connections from one address. At the default, half of what the limit of open files leaves."),
+    row("max.connections.per.ip.overrides", String, Some(""), Rule::AddressLimits, ClusterWide, "Limits of single addresses, as address:count,address:count. Names are not resolved."),
     row("max.incremental.fetch.session.cache.slots", Int, Some("1000"), AtLeast(0), ReadOnly, "Fetch sessions that are kept."),
     row("message.max.bytes", Int, Some("1048588"), AtLeast(0), ClusterWide, "Default of max.message.bytes."),
     row("min.insync.replicas", Int, Some("1"), AtLeast(1), ClusterWide, "Default of the topic key of the same name."),

@@ -3,6 +3,9 @@
 //! Values live as text, as Kafka's protocol carries them, in canonical form: trimmed, booleans in
 //! lower case, lists joined by a comma. Pure values, any shard.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use super::error::ConfigError;
 
 /// Kafka's types of values; the number is the one in DescribeConfigs answers.
@@ -32,6 +35,8 @@ pub enum Rule {
     GzipLevel,
     /// One of these strings; for a list, each element.
     OneOf(&'static [&'static str]),
+    /// `address:count` elements, joined by commas.
+    AddressLimits,
     /// `*` or `partition:broker` elements.
     ThrottledReplicas,
 }
@@ -151,9 +156,23 @@ impl Rule {
             Rule::OneOf(words) if !words.contains(&text) => {
                 Err(format!("String must be one of: {}", words.join(", ")))
             }
+            Rule::AddressLimits => address_limits(text).map(|_| ()),
             _ => Ok(()),
         }
     }
+}
+
+/// `address:count` elements; the last colon divides, so that IPv6 addresses need no brackets.
+pub(super) fn address_limits(text: &str) -> Result<BTreeMap<IpAddr, u32>, String> {
+    let limit = |element: &str| {
+        let (address, count) = element.rsplit_once(':')?;
+        let address: IpAddr = address.trim_matches(['[', ']']).parse().ok()?;
+        Some((address.to_canonical(), count.parse().ok()?))
+    };
+    elements(text)
+        .into_iter()
+        .map(|element| limit(element).ok_or_else(|| format!("{element} must be address:count")))
+        .collect()
 }
 
 /// The elements of a list value; the empty text is the empty list.

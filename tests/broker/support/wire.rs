@@ -1,12 +1,13 @@
 //! A raw connection that speaks Kafka's framing, for requests no client library would send.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use socket2::{Domain, Socket, Type};
 
 /// The longest wait for anything that must come.
 pub const LIMIT: Duration = Duration::from_secs(10);
@@ -18,7 +19,18 @@ pub struct Wire {
 
 impl Wire {
     pub fn connect(port: u16) -> Wire {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        Wire::of(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap())
+    }
+
+    /// As a client with that address, which must be one of the loopback's.
+    pub fn connect_from(address: Ipv4Addr, port: u16) -> Wire {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddrV4::new(address, 0).into()).unwrap();
+        socket.connect(&SocketAddrV4::new(Ipv4Addr::LOCALHOST, port).into()).unwrap();
+        Wire::of(socket.into())
+    }
+
+    fn of(stream: TcpStream) -> Wire {
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();
         stream.set_nodelay(true).unwrap();
