@@ -22,6 +22,7 @@ compile_error!("chronik-server runs on Linux only: it needs io_uring (kernel 5.1
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    rt::use_small_pages();
     abort_on_panic();
     match cli::run(std::env::args_os()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -39,7 +39,7 @@ pub use local::{Gate, GateGuard, Notify, Permit, Semaphore};
 pub use mesh::{Mesh, Port, Sender};
 pub use mutation::Mutation;
 pub use net::{AcceptedStream, ListenOptions, Listener, Stream};
-pub use preflight::{preflight, raise_open_files};
+pub use preflight::{preflight, raise_open_files, use_small_pages};
 pub use process::ProcessUsage;
 pub use select::{either, first, join_all, Either};
 pub use shard::{Shard, ShardId, ShardStats};

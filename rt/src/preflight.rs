@@ -1,7 +1,8 @@
 //! What the machine must allow before shards can start, in words an operator can act on.
 //!
 //! Runs on a plain thread before any shard exists. The checks change nothing;
-//! [`raise_open_files`] raises the limit of this process as far as it may.
+//! [`raise_open_files`] raises the limit of this process as far as it may, and
+//! [`use_small_pages`] changes how the kernel backs its memory.
 
 use std::io;
 
@@ -69,6 +70,15 @@ pub fn raise_open_files() -> io::Result<u64> {
 /// The soft limit of open files.
 pub(crate) fn open_files_limit() -> io::Result<u64> {
     limit(libc::RLIMIT_NOFILE).map(|limit| limit.soft)
+}
+
+/// Keeps transparent huge pages out of this process, whatever the machine's setting is: the first
+/// byte that is touched of an allocator's region would make 2 MiB of it resident. Call it before
+/// threads start; on a kernel that refuses, memory is larger and nothing else changes.
+pub fn use_small_pages() {
+    let (on, unused) = (1 as libc::c_ulong, 0 as libc::c_ulong);
+    // SAFETY: takes plain numbers and touches no memory of ours.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, on, unused, unused, unused) };
 }
 
 struct Limit {
