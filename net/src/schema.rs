@@ -7,6 +7,8 @@
 //! than the shapes are nested, and costs one pass over the body without its payloads.
 //! A test generates bodies from the shapes and has the codec read them, for every version.
 
+pub mod sample;
+
 use kafka_protocol::messages::ApiKey;
 
 use crate::reader::{LengthWidth, Malformed, Reader};

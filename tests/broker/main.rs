@@ -9,6 +9,7 @@ mod hostile;
 mod http;
 mod kill;
 mod metrics;
+mod mutations;
 mod process;
 mod settings;
 mod support;

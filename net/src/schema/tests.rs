@@ -2,112 +2,14 @@
 
 use super::*;
 use crate::registry;
+use crate::schema::sample::{sample, Palette};
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::RequestKind;
 use proptest::prelude::*;
 
-/// Writes random bodies by the shapes.
-struct Author<'a> {
-    choices: std::iter::Cycle<std::slice::Iter<'a, u8>>,
-    version: i16,
-    flexible: bool,
-    out: BytesMut,
-}
-
-impl Author<'_> {
-    fn choose(&mut self, below: u8) -> u8 {
-        self.choices.next().map_or(0, |byte| byte % below)
-    }
-
-    fn length(&mut self, length: usize, wide: bool) {
-        match (self.flexible, wide) {
-            (true, _) => self.out.put_u8(length as u8 + 1),
-            (false, true) => self.out.put_i32(length as i32),
-            (false, false) => self.out.put_i16(length as i16),
-        }
-    }
-
-    fn structure(&mut self, fields: &'static [Field]) {
-        for field in fields.iter().filter(|field| field.tag.is_none()) {
-            if field.is_in(self.version) {
-                self.value(field.kind);
-            }
-        }
-        if !self.flexible {
-            return;
-        }
-        let version = self.version;
-        let known: Vec<&Field> =
-            fields.iter().filter(|f| f.tag.is_some() && f.is_in(version)).collect();
-        self.out.put_u8(known.len() as u8 + 1);
-        for field in known {
-            let mut inner = Author {
-                choices: self.choices.clone(),
-                version,
-                flexible: true,
-                out: BytesMut::new(),
-            };
-            inner.value(field.kind);
-            self.out.put_u8(field.tag.expect("a tag") as u8);
-            self.out.put_u8(inner.out.len() as u8);
-            self.out.put_slice(&inner.out);
-        }
-        self.out.put_slice(&[99, 3, 1, 2, 3]);
-    }
-
-    fn value(&mut self, kind: Kind) {
-        let count = self.choose(4) as usize;
-        match kind {
-            Kind::Fixed(bytes) => {
-                for _ in 0..bytes {
-                    let byte = self.choose(255);
-                    self.out.put_u8(byte);
-                }
-            }
-            Kind::String => {
-                self.length(count, false);
-                self.out.put_slice(&b"xyz"[..count]);
-            }
-            Kind::Bytes => {
-                self.length(count, true);
-                self.out.put_slice(&[1, 2, 3][..count]);
-            }
-            Kind::FixedArray(element_bytes) => {
-                self.length(count, true);
-                self.out.put_bytes(7, count * element_bytes);
-            }
-            Kind::Strings => {
-                self.length(count, true);
-                for _ in 0..count {
-                    self.value(Kind::String);
-                }
-            }
-            Kind::Array(element) => {
-                self.length(count, true);
-                for _ in 0..count {
-                    self.structure(element);
-                }
-            }
-            Kind::Structure(fields) => self.structure(fields),
-            Kind::Maybe(fields) => {
-                self.out.put_i8(if count == 0 { -1 } else { 1 });
-                if count > 0 {
-                    self.structure(fields);
-                }
-            }
-        }
-    }
-}
-
 fn body(api: &Api, version: i16, choices: &[u8]) -> Bytes {
-    let mut author = Author {
-        choices: choices.iter().cycle(),
-        version,
-        flexible: api.is_flexible(version),
-        out: BytesMut::new(),
-    };
-    author.structure(request(api.key).expect("a shape"));
-    author.out.freeze()
+    let palette = Palette { strings: &["", "x", "xy", "xyz"], blobs: &[b"", b"\x01\x02\x03"] };
+    sample(api, version, choices, &palette).expect("a shape")
 }
 
 proptest! {

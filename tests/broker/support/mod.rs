@@ -4,6 +4,7 @@
 //! Everything is bounded in time. A test that fails prints the broker's log.
 
 pub mod http;
+pub mod memory;
 pub mod wire;
 
 use std::io::{BufRead, BufReader, Read};

@@ -126,7 +126,8 @@ pub fn encode<Request: Encodable>(
     bytes.freeze()
 }
 
-fn header(key: ApiKey, version: i16, correlation_id: i32) -> BytesMut {
+/// The header of a request.
+pub fn header(key: ApiKey, version: i16, correlation_id: i32) -> BytesMut {
     let mut bytes = BytesMut::new();
     RequestHeader::default()
         .with_request_api_key(key as i16)
