@@ -1,14 +1,12 @@
-//! The four codecs of record batches, with a limit on what comes out.
+//! The four codecs of record batches: names, numbers, and folding, with a limit on what comes out.
 //!
-//! A compressed batch is input from a stranger: a few kilobytes can unfold to gigabytes. So
-//! decompression always takes a limit in bytes, grows its output as bytes really appear, and
-//! stops at the limit. Output is readable by the Java client: LZ4 frames have independent 64 KiB
-//! blocks, snappy has the framing of snappy-java. Pure and synchronous: big batches belong on a
-//! blocking thread, which is the caller's decision.
+//! Output is readable by the Java client: LZ4 frames have independent 64 KiB blocks, snappy has
+//! the framing of snappy-java. The way back is `unfold.rs`. Pure and synchronous; on any shard.
 
-use std::io::{Read, Write};
+use std::io::Write;
 
-/// Bytes a batch may unfold to when the caller has no tighter bound.
+/// Bytes a batch may unfold to for a reader that wants all of its records at once, as the
+/// command line does. Inside the broker `unfold::unfolded_max_bytes` holds.
 pub const DECOMPRESSED_MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// How the records of a batch are compressed: bits 0 to 2 of its attributes.
@@ -54,7 +52,7 @@ impl Codec {
     }
 }
 
-/// Why compressed bytes could not be unfolded.
+/// Why bytes could not be unfolded or folded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CompressError {
     /// The bytes are not what the codec writes.
@@ -63,142 +61,160 @@ pub enum CompressError {
     /// The output passes the limit.
     #[error("the records unfold to more than {limit_bytes} bytes")]
     TooLarge { limit_bytes: usize },
-}
-
-/// Unfolds `input` to at most `limit_bytes`.
-pub fn decompress(
-    codec: Codec,
-    input: &[u8],
-    limit_bytes: usize,
-) -> Result<Vec<u8>, CompressError> {
-    match codec {
-        Codec::None if input.len() > limit_bytes => Err(CompressError::TooLarge { limit_bytes }),
-        Codec::None => Ok(input.to_vec()),
-        Codec::Gzip => read_bounded(flate2::read::MultiGzDecoder::new(input), limit_bytes),
-        Codec::Snappy => decompress_snappy(input, limit_bytes),
-        Codec::Lz4 => {
-            let decoder = lz4::Decoder::new(input).map_err(|_| CompressError::Damaged)?;
-            read_bounded(decoder, limit_bytes)
-        }
-        Codec::Zstd => {
-            let decoder = zstd::stream::Decoder::with_buffer(input);
-            read_bounded(decoder.map_err(|_| CompressError::Damaged)?, limit_bytes)
-        }
-    }
+    /// The output of the new codec passes the limit.
+    #[error("the records take more than {limit_bytes} bytes in the codec of the topic")]
+    FoldedTooLarge { limit_bytes: usize },
 }
 
 /// Folds `input`. The level is the codec's own number (`compression.gzip.level` and so on);
 /// nothing or a level outside its range means Kafka's default.
 pub fn compress(codec: Codec, level: Option<i32>, input: &[u8]) -> std::io::Result<Vec<u8>> {
-    match codec {
-        Codec::None => Ok(input.to_vec()),
-        Codec::Gzip => {
-            let level = level.filter(|level| (1..=9).contains(level)).unwrap_or(6);
-            let level = flate2::Compression::new(level as u32);
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
-            encoder.write_all(input)?;
-            encoder.finish()
+    let mut folding = Folding::new(codec, level, usize::MAX)?;
+    folding.write(input)?;
+    folding.finish()
+}
+
+/// Bytes that are being folded, step by step; what comes out has a limit.
+pub struct Folding(Encoder);
+
+enum Encoder {
+    Plain(Bounded),
+    Gzip(flate2::write::GzEncoder<Bounded>),
+    Snappy(Box<Snappy>),
+    Lz4(lz4::Encoder<Bounded>),
+    Zstd(zstd::stream::write::Encoder<'static, Bounded>),
+}
+
+impl Folding {
+    /// Fails a later step with [`std::io::ErrorKind::FileTooLarge`] when more than
+    /// `folded_max_bytes` come out. The level is as in [`compress`].
+    pub fn new(
+        codec: Codec,
+        level: Option<i32>,
+        folded_max_bytes: usize,
+    ) -> std::io::Result<Folding> {
+        let out = Bounded { bytes: Vec::new(), max_bytes: folded_max_bytes };
+        Ok(Folding(match codec {
+            Codec::None => Encoder::Plain(out),
+            Codec::Gzip => {
+                let level = level.filter(|level| (1..=9).contains(level)).unwrap_or(6);
+                let level = flate2::Compression::new(level as u32);
+                Encoder::Gzip(flate2::write::GzEncoder::new(out, level))
+            }
+            Codec::Snappy => Encoder::Snappy(Box::new(Snappy::new(out)?)),
+            Codec::Lz4 => Encoder::Lz4(lz4_encoder(level, out)?),
+            Codec::Zstd => {
+                let range = zstd::compression_level_range();
+                let level = level.filter(|level| range.contains(level)).unwrap_or(3);
+                Encoder::Zstd(zstd::stream::write::Encoder::new(out, level)?)
+            }
+        }))
+    }
+
+    pub fn write(&mut self, input: &[u8]) -> std::io::Result<()> {
+        match &mut self.0 {
+            Encoder::Plain(out) => out.write_all(input),
+            Encoder::Gzip(encoder) => encoder.write_all(input),
+            Encoder::Snappy(encoder) => encoder.write(input),
+            Encoder::Lz4(encoder) => encoder.write_all(input),
+            Encoder::Zstd(encoder) => encoder.write_all(input),
         }
-        Codec::Snappy => compress_snappy(input),
-        Codec::Lz4 => compress_lz4(level, input),
-        Codec::Zstd => {
-            let range = zstd::compression_level_range();
-            let level = level.filter(|level| range.contains(level)).unwrap_or(3);
-            zstd::bulk::compress(input, level)
-        }
+    }
+
+    pub fn finish(self) -> std::io::Result<Vec<u8>> {
+        let out = match self.0 {
+            Encoder::Plain(out) => out,
+            Encoder::Gzip(encoder) => encoder.finish()?,
+            Encoder::Snappy(encoder) => (*encoder).finish()?,
+            Encoder::Lz4(encoder) => {
+                let (out, result) = encoder.finish();
+                result?;
+                out
+            }
+            Encoder::Zstd(encoder) => encoder.finish()?,
+        };
+        Ok(out.bytes)
     }
 }
 
-/// Reads to the end in steps, so that memory follows the bytes that came out.
-fn read_bounded(from: impl Read, limit_bytes: usize) -> Result<Vec<u8>, CompressError> {
-    let mut out = Vec::new();
-    let mut bounded = from.take(limit_bytes as u64 + 1);
-    bounded.read_to_end(&mut out).map_err(|_| CompressError::Damaged)?;
-    if out.len() > limit_bytes {
-        return Err(CompressError::TooLarge { limit_bytes });
+/// Bytes that never become more than a limit.
+struct Bounded {
+    bytes: Vec<u8>,
+    max_bytes: usize,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if bytes.len() > self.max_bytes - self.bytes.len() {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
     }
-    Ok(out)
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What snappy-java writes first: magic, version 1, lowest compatible version 1.
-const XERIAL_HEADER: &[u8; 16] = b"\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01";
-const XERIAL_MAGIC_BYTES: usize = 8;
+pub(crate) const XERIAL_HEADER: &[u8; 16] = b"\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01";
 const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
 
-fn decompress_snappy(input: &[u8], limit_bytes: usize) -> Result<Vec<u8>, CompressError> {
-    let mut out = Vec::new();
-    if !input.starts_with(&XERIAL_HEADER[..XERIAL_MAGIC_BYTES]) {
-        append_snappy_block(&mut out, input, limit_bytes)?;
-        return Ok(out);
+/// The framing of snappy-java.
+struct Snappy {
+    encoder: snap::raw::Encoder,
+    /// Less than a block of input.
+    pending: Vec<u8>,
+    out: Bounded,
+}
+
+impl Snappy {
+    fn new(mut out: Bounded) -> std::io::Result<Snappy> {
+        out.write_all(XERIAL_HEADER)?;
+        Ok(Snappy { encoder: snap::raw::Encoder::new(), pending: Vec::new(), out })
     }
-    let mut rest = input.get(XERIAL_HEADER.len()..).ok_or(CompressError::Damaged)?;
-    while !rest.is_empty() {
-        let (length, after) = rest.split_first_chunk::<4>().ok_or(CompressError::Damaged)?;
-        let length = u32::from_be_bytes(*length) as usize;
-        if length > after.len() {
-            return Err(CompressError::Damaged);
+
+    fn write(&mut self, mut input: &[u8]) -> std::io::Result<()> {
+        while self.pending.len() + input.len() >= XERIAL_BLOCK_BYTES {
+            let (now, later) = input.split_at(XERIAL_BLOCK_BYTES - self.pending.len());
+            self.pending.extend_from_slice(now);
+            self.block()?;
+            input = later;
         }
-        let (block, after) = after.split_at(length);
-        append_snappy_block(&mut out, block, limit_bytes)?;
-        rest = after;
+        self.pending.extend_from_slice(input);
+        Ok(())
     }
-    Ok(out)
-}
 
-/// A raw block names its own output length, of which snappy expands at most about 64 times: a
-/// greater claim is a lie, and is not allocated.
-const SNAPPY_RATIO_MAX: usize = 64;
+    fn block(&mut self) -> std::io::Result<()> {
+        let folded = self.encoder.compress_vec(&self.pending)?;
+        self.pending.clear();
+        self.out.write_all(&(folded.len() as u32).to_be_bytes())?;
+        self.out.write_all(&folded)
+    }
 
-fn append_snappy_block(
-    out: &mut Vec<u8>,
-    block: &[u8],
-    limit_bytes: usize,
-) -> Result<(), CompressError> {
-    let length = snap::raw::decompress_len(block).map_err(|_| CompressError::Damaged)?;
-    if length > limit_bytes - out.len() {
-        return Err(CompressError::TooLarge { limit_bytes });
-    }
-    if length > block.len().saturating_mul(SNAPPY_RATIO_MAX) {
-        return Err(CompressError::Damaged);
-    }
-    let start = out.len();
-    out.resize(start + length, 0);
-    let written = snap::raw::Decoder::new().decompress(block, &mut out[start..]);
-    match written {
-        Ok(written) if written == length => Ok(()),
-        _ => Err(CompressError::Damaged),
+    fn finish(mut self) -> std::io::Result<Bounded> {
+        if !self.pending.is_empty() {
+            self.block()?;
+        }
+        Ok(self.out)
     }
 }
 
-fn compress_snappy(input: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut out = XERIAL_HEADER.to_vec();
-    let mut encoder = snap::raw::Encoder::new();
-    for block in input.chunks(XERIAL_BLOCK_BYTES) {
-        let length_at = out.len();
-        out.resize(length_at + 4 + snap::raw::max_compress_len(block.len()), 0);
-        let written = encoder.compress(block, &mut out[length_at + 4..])?;
-        out[length_at..length_at + 4].copy_from_slice(&(written as u32).to_be_bytes());
-        out.truncate(length_at + 4 + written);
-    }
-    Ok(out)
-}
-
-fn compress_lz4(level: Option<i32>, input: &[u8]) -> std::io::Result<Vec<u8>> {
+fn lz4_encoder(level: Option<i32>, out: Bounded) -> std::io::Result<lz4::Encoder<Bounded>> {
     let level = level.filter(|level| (1..=17).contains(level)).unwrap_or(9);
-    let mut encoder = lz4::EncoderBuilder::new()
+    lz4::EncoderBuilder::new()
         .level(level as u32)
         .block_mode(lz4::BlockMode::Independent)
         .block_size(lz4::BlockSize::Max64KB)
         .checksum(lz4::ContentChecksum::NoChecksum)
-        .build(Vec::new())?;
-    encoder.write_all(input)?;
-    let (out, result) = encoder.finish();
-    result.map(|()| out)
+        .build(out)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::unfold::decompress;
     use proptest::prelude::*;
 
     proptest! {

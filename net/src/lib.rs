@@ -19,10 +19,12 @@ mod pipeline;
 pub mod reader;
 pub mod records;
 pub mod registry;
+pub mod scan;
 pub mod schema;
 pub mod service;
 pub mod software;
 pub mod stats;
+pub mod unfold;
 pub mod wire;
 
 pub use connection::serve_connection;

@@ -1,4 +1,5 @@
-//! The records inside a batch: iterated lazily, searched by time, moved to another codec.
+//! The records inside a batch, unfolded as a whole and iterated lazily: for who wants their keys
+//! and values. Who does not looks in passing (`scan.rs`).
 //!
 //! What a client put inside a compressed batch is not checked on the produce path, so everything
 //! here assumes lies: counts are compared with the bytes that are left, a record must fill exactly
@@ -8,11 +9,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::batch::{
-    checksum, Batch, BatchHeader, TimestampType, HEADER_BYTES, LENGTH_PREFIX_BYTES,
-};
-use crate::compress::{self, Codec, CompressError};
+use crate::batch::{checksum, Batch, BatchHeader, TimestampType, HEADER_BYTES};
+use crate::compress::{Codec, CompressError};
 use crate::reader::{Malformed, Reader};
+use crate::unfold;
 
 /// Why the inside of a batch cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -24,8 +24,8 @@ pub enum RecordError {
     #[error("a record's offset delta {0} does not fit its batch")]
     Offset(i64),
     /// Bytes after the last record.
-    #[error("{0} bytes follow the last record")]
-    Trailing(usize),
+    #[error("bytes follow the last record")]
+    Trailing,
     #[error("unknown compression codec")]
     UnknownCodec,
     #[error(transparent)]
@@ -113,7 +113,7 @@ fn read_field<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, RecordErr
 #[derive(Debug, Clone)]
 pub struct Unfolded {
     header: BatchHeader,
-    pub(crate) records: Bytes,
+    records: Bytes,
 }
 
 impl Unfolded {
@@ -121,7 +121,7 @@ impl Unfolded {
     pub fn new(batch: &Batch, limit_bytes: usize) -> Result<Unfolded, RecordError> {
         let records = match batch.header.codec().ok_or(RecordError::UnknownCodec)? {
             Codec::None => batch.body(),
-            codec => compress::decompress(codec, &batch.body(), limit_bytes)?.into(),
+            codec => unfold::decompress(codec, &batch.body(), limit_bytes)?.into(),
         };
         Ok(Unfolded { header: batch.header, records })
     }
@@ -133,20 +133,6 @@ impl Unfolded {
             left: self.header.record_count.max(0) as u32,
             last_delta: -1,
         }
-    }
-
-    /// The same records under another codec, with length and checksum to match. The level is the
-    /// codec's own (see [`compress::compress`]).
-    pub fn refold(&self, codec: Codec, level: Option<i32>) -> Result<Batch, RecordError> {
-        let folded = compress::compress(codec, level, &self.records)
-            .map_err(|_| RecordError::Compress(CompressError::Damaged))?;
-        let length = folded.len() + HEADER_BYTES - LENGTH_PREFIX_BYTES;
-        let limit_bytes = i32::MAX as usize;
-        let mut header = self.header;
-        header.batch_length =
-            i32::try_from(length).map_err(|_| CompressError::TooLarge { limit_bytes })?;
-        header.set_codec(codec);
-        Ok(seal(header, &folded))
     }
 }
 
@@ -206,7 +192,7 @@ impl<'a> Records<'a> {
             return Err(RecordError::Malformed);
         }
         if self.left == 0 && self.reader.remaining() > 0 {
-            return Err(RecordError::Trailing(self.reader.remaining()));
+            return Err(RecordError::Trailing);
         }
         self.last_delta = offset_delta;
         let timestamp = match self.header.timestamp_type() {
@@ -222,53 +208,6 @@ impl<'a> Records<'a> {
             headers,
         })
     }
-}
-
-/// Where a search by time ended: a record's offset and its timestamp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TimestampAndOffset {
-    pub offset: i64,
-    pub timestamp: i64,
-}
-
-/// The first record of the batch with a timestamp at or after `timestamp`.
-pub fn first_at_or_after(
-    batch: &Batch,
-    timestamp: i64,
-    limit_bytes: usize,
-) -> Result<Option<TimestampAndOffset>, RecordError> {
-    let header = &batch.header;
-    if header.timestamp_type() == TimestampType::LogAppendTime {
-        let hit = header.max_timestamp >= timestamp;
-        let first =
-            TimestampAndOffset { offset: header.base_offset, timestamp: header.max_timestamp };
-        return Ok(hit.then_some(first));
-    }
-    for record in &Unfolded::new(batch, limit_bytes)? {
-        let Record { offset, timestamp: found, .. } = record?;
-        if found >= timestamp {
-            return Ok(Some(TimestampAndOffset { offset, timestamp: found }));
-        }
-    }
-    Ok(None)
-}
-
-/// The first of the records with the largest timestamp in the batch.
-pub fn largest_timestamp(
-    batch: &Batch,
-    limit_bytes: usize,
-) -> Result<Option<TimestampAndOffset>, RecordError> {
-    if batch.header.timestamp_type() == TimestampType::LogAppendTime {
-        return first_at_or_after(batch, batch.header.max_timestamp, limit_bytes);
-    }
-    let mut largest: Option<TimestampAndOffset> = None;
-    for record in &Unfolded::new(batch, limit_bytes)? {
-        let Record { offset, timestamp, .. } = record?;
-        if largest.is_none_or(|so_far| timestamp > so_far.timestamp) {
-            largest = Some(TimestampAndOffset { offset, timestamp });
-        }
-    }
-    Ok(largest)
 }
 
 /// Puts header and records together and computes the checksum.

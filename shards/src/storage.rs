@@ -5,13 +5,14 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use net::batch::{Batch, TimestampType};
-use net::compress::DECOMPRESSED_MAX_BYTES;
-use net::records::Unfolded;
+use net::scan::scan;
+use net::unfold::unfolded_max_bytes;
 use raft::Groups;
 use rt::{Dir, Shard};
 use wal::{GroupId, Index, Location, Owner, Pressure, Wal};
@@ -210,14 +211,15 @@ impl RecordSearch for Search {
             let offset = Offset(batch.header.base_offset.max(from.0));
             return Ok(hit.then_some((offset, batch.header.max_timestamp)));
         }
-        let unreadable = |error: net::records::RecordError| error.to_string();
-        let records = Unfolded::new(&batch, DECOMPRESSED_MAX_BYTES).map_err(unreadable)?;
-        for record in &records {
-            let record = record.map_err(unreadable)?;
-            if record.timestamp >= timestamp && record.offset >= from.0 {
-                return Ok(Some((Offset(record.offset), record.timestamp)));
+        let mut found = None;
+        let scanned = scan(&batch, unfolded_max_bytes(&batch), |seen| {
+            if seen.timestamp >= timestamp && seen.offset >= from.0 {
+                found = Some((Offset(seen.offset), seen.timestamp));
+                return ControlFlow::Break(());
             }
-        }
-        Ok(None)
+            ControlFlow::Continue(())
+        });
+        scanned.map_err(|error| error.to_string())?;
+        Ok(found)
     }
 }

@@ -7,12 +7,14 @@
 //! for a missing key on a compacted topic, when the header's times are out of bounds, to compress
 //! anew. So a compressed batch may lie about what is inside, and every reader assumes that it does.
 
-use std::ops::RangeInclusive;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use bytes::Bytes;
 use net::batch::{Batch, BatchError, BatchHeader};
-use net::compress::{Codec, DECOMPRESSED_MAX_BYTES};
-use net::records::{Record, RecordError, Unfolded};
+use net::compress::{Codec, CompressError};
+use net::records::RecordError;
+use net::scan::{recompress, scan, Seen, Target};
+use net::unfold::unfolded_max_bytes;
 use net::ErrorCode;
 
 use crate::config::{Compression, TimestampType, TopicConfig};
@@ -82,14 +84,13 @@ pub fn batch(
             from..=now_ms.saturating_add(config.timestamp_after_max_ms)
         }),
     };
-    let target = target_codec(config).filter(|(codec, _)| batch.header.codec() != Some(*codec));
+    let target = target(config).filter(|target| batch.header.codec() != Some(target.codec));
     let mut max_timestamp = batch.header.max_timestamp;
-    if target.is_some() || rules.must_look_into(&batch.header) {
-        let unfolded = Unfolded::new(&batch, DECOMPRESSED_MAX_BYTES).map_err(unreadable)?;
-        max_timestamp = rules.check(&unfolded)?;
-        if let Some((codec, level)) = target {
-            batch = unfolded.refold(codec, level).map_err(unreadable)?;
-        }
+    if let Some(target) = target {
+        (batch, max_timestamp) = rules.check_and_recompress(&batch, target)?;
+        batch.check_integrity(limit(config.max_message_bytes), limit(config.segment_bytes))?;
+    } else if rules.must_look_into(&batch.header) {
+        max_timestamp = rules.check(&batch)?;
     }
     if append_time {
         batch.header.set_log_append_time(now_ms);
@@ -101,15 +102,16 @@ pub fn batch(
 }
 
 /// The codec that the topic wants; none if it takes what the producer chose.
-fn target_codec(config: &TopicConfig) -> Option<(Codec, Option<i32>)> {
-    match config.compression {
-        Compression::Producer => None,
-        Compression::Uncompressed => Some((Codec::None, None)),
-        Compression::Gzip { level } => Some((Codec::Gzip, Some(level))),
-        Compression::Snappy => Some((Codec::Snappy, None)),
-        Compression::Lz4 { level } => Some((Codec::Lz4, Some(level))),
-        Compression::Zstd { level } => Some((Codec::Zstd, Some(level))),
-    }
+fn target(config: &TopicConfig) -> Option<Target> {
+    let (codec, level) = match config.compression {
+        Compression::Producer => return None,
+        Compression::Uncompressed => (Codec::None, None),
+        Compression::Gzip { level } => (Codec::Gzip, Some(level)),
+        Compression::Snappy => (Codec::Snappy, None),
+        Compression::Lz4 { level } => (Codec::Lz4, Some(level)),
+        Compression::Zstd { level } => (Codec::Zstd, Some(level)),
+    };
+    Some(Target { codec, level, batch_max_bytes: config.max_message_bytes as usize })
 }
 
 /// Sizes are validated to fit the wire's type.
@@ -141,24 +143,33 @@ impl Rules<'_> {
         time != -1 && self.times.as_ref().is_some_and(|range| !range.contains(&time))
     }
 
-    /// Reads all records; gives their largest time. Names the offenders.
-    fn check(&self, unfolded: &Unfolded) -> Result<i64, Refused> {
-        let mut largest = -1;
-        let mut offenders = Offenders::default();
-        for (place, record) in (0..).zip(unfolded) {
-            let record = record.map_err(unreadable)?;
-            record.check_headers().map_err(unreadable)?;
-            largest = largest.max(record.timestamp);
-            if self.keys && record.key.is_none() {
-                offenders.add(place, ErrorCode::InvalidRecord, || self.keyless());
-            } else if self.is_outside(record.timestamp) {
-                offenders.add(place, ErrorCode::InvalidTimestamp, || self.untimely(&record));
-            }
+    /// Looks at all records; gives their largest time. Names the offenders.
+    fn check(&self, batch: &Batch) -> Result<i64, Refused> {
+        let mut found = Found::default();
+        let scanned = scan(batch, unfolded_max_bytes(batch), |seen| {
+            self.judge(seen, &mut found);
+            ControlFlow::Continue(())
+        });
+        scanned.map_err(unreadable)?;
+        found.largest_time()
+    }
+
+    /// The same, and the batch in another codec.
+    fn check_and_recompress(&self, batch: &Batch, target: Target) -> Result<(Batch, i64), Refused> {
+        let (limit, mut found) = (unfolded_max_bytes(batch), Found::default());
+        let anew = recompress(batch, target, limit, |seen| self.judge(seen, &mut found));
+        let anew = anew.map_err(unreadable)?;
+        Ok((anew, found.largest_time()?))
+    }
+
+    fn judge(&self, seen: Seen, found: &mut Found) {
+        found.largest = found.largest.max(seen.timestamp);
+        if self.keys && !seen.has_key {
+            found.offender(ErrorCode::InvalidRecord, || self.keyless());
+        } else if self.is_outside(seen.timestamp) {
+            found.offender(ErrorCode::InvalidTimestamp, || self.untimely(&seen));
         }
-        match offenders.refusal() {
-            Some(refused) => Err(refused),
-            None => Ok(largest),
-        }
+        found.place += 1;
     }
 
     fn keyless(&self) -> String {
@@ -168,7 +179,7 @@ impl Rules<'_> {
         )
     }
 
-    fn untimely(&self, record: &Record<'_>) -> String {
+    fn untimely(&self, record: &Seen) -> String {
         let range = self.times.clone().unwrap_or(i64::MIN..=i64::MAX);
         format!(
             "Timestamp {} of message with offset {} is out of range. The timestamp should be \
@@ -181,27 +192,36 @@ impl Rules<'_> {
     }
 }
 
-/// The records that break a rule, the first [`OFFENDERS_MAX`] of them with their message.
-#[derive(Default)]
-struct Offenders {
+/// What the records of a batch are like; those that break a rule, the first [`OFFENDERS_MAX`] of
+/// them with their message.
+struct Found {
+    /// Of the next record in the batch.
+    place: i32,
+    largest: i64,
     named: Vec<(i32, String)>,
     count: usize,
     untimely: bool,
 }
 
-impl Offenders {
-    fn add(&mut self, place: i32, error: ErrorCode, message: impl FnOnce() -> String) {
+impl Default for Found {
+    fn default() -> Found {
+        Found { place: 0, largest: -1, named: Vec::new(), count: 0, untimely: false }
+    }
+}
+
+impl Found {
+    fn offender(&mut self, error: ErrorCode, message: impl FnOnce() -> String) {
         self.count += 1;
         self.untimely |= error == ErrorCode::InvalidTimestamp;
         if self.named.len() < OFFENDERS_MAX {
-            self.named.push((place, message()));
+            self.named.push((self.place, message()));
         }
     }
 
     /// Where records break both rules, the answer is about the times.
-    fn refusal(self) -> Option<Refused> {
+    fn largest_time(self) -> Result<i64, Refused> {
         if self.count == 0 {
-            return None;
+            return Ok(self.largest);
         }
         let (error, message) = match self.untimely {
             true => (
@@ -216,7 +236,7 @@ impl Offenders {
                 ),
             ),
         };
-        Some(Refused {
+        Err(Refused {
             hides_log_start: false,
             record_errors: self.named,
             ..Refused::with_message(error, message)
@@ -227,6 +247,8 @@ impl Offenders {
 /// The inside of the batch is not what its header says.
 fn unreadable(error: RecordError) -> Refused {
     let code = match error {
+        // What it would be if the producer had sent them so.
+        RecordError::Compress(CompressError::FoldedTooLarge { .. }) => ErrorCode::MessageTooLarge,
         RecordError::Compress(_) => ErrorCode::CorruptMessage,
         _ => ErrorCode::InvalidRecord,
     };

@@ -3,6 +3,7 @@
 //! One crate for all of them, so that librdkafka is linked once. Each test starts its own broker on
 //! a free port with a folder of its own; nothing is shared, and everything is bounded in time.
 
+mod bombs;
 mod cli;
 mod clients;
 mod hostile;

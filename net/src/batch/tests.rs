@@ -2,14 +2,16 @@
 
 use super::*;
 use crate::builder::{BatchBuilder, Marker};
-use crate::records::{
-    first_at_or_after, largest_timestamp, RecordError, TimestampAndOffset, Unfolded,
-};
+use crate::compress::CompressError;
+use crate::records::{Record, RecordError, Unfolded};
+use crate::scan::{recompress, scan, Seen, Target};
+use crate::unfold::unfolded_max_bytes;
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::indexmap::IndexMap;
 use kafka_protocol::protocol::StrBytes;
 use kafka_protocol::records as theirs;
 use proptest::prelude::*;
+use std::ops::ControlFlow;
 
 const LIMIT: usize = 1 << 20;
 
@@ -158,32 +160,50 @@ proptest! {
         let bytes = Bytes::from(bytes);
         for batch in Batches::new(bytes.clone()).flatten() {
             let _ = (batch.check_crc(), batch.check_fields(), batch.header.last_sequence());
-            let _ = first_at_or_after(&batch, 1 << 40, LIMIT);
-            let _ = largest_timestamp(&batch, LIMIT);
+            let target = Target { codec: Codec::Lz4, level: None, batch_max_bytes: LIMIT };
+            let _ = recompress(&batch, target, LIMIT, |_| ());
+            let (seen, scanned) = scanned(&batch);
             if let Ok(unfolded) = Unfolded::new(&batch, LIMIT) {
-                let _ = unfolded.refold(Codec::Lz4, None);
                 let read = unfolded.iter().flatten().flat_map(|r| r.headers()).flatten().count();
-                prop_assert!(read <= unfolded.records.len());
+                prop_assert!(read <= LIMIT);
+                let sound = |r: &Record<'_>| r.check_headers().is_ok();
+                let whole: Vec<_> =
+                    unfolded.iter().map_while(Result::ok).take_while(sound).map(seen_of).collect();
+                let is_sound = unfolded.iter().all(|r| r.is_ok_and(|record| sound(&record)));
+                prop_assert_eq!((seen, scanned.is_ok()), (whole, is_sound));
             }
         }
     }
 
+    /// What is seen in passing is what lies in memory whole, in every codec.
     #[test]
-    fn searches_agree_with_a_scan(
-        times in proptest::collection::vec(0i64..50, 1..20),
-        wanted in 0i64..60,
+    fn a_scan_sees_every_record(
+        records in proptest::collection::vec(fields(), 1..20),
         codec in proptest::sample::select(Codec::ALL.to_vec()),
+        append_time in any::<bool>(),
     ) {
-        let records: Vec<Fields> = times.iter().map(|t| (*t, None, None, vec![])).collect();
-        let batch = build(&records, codec);
-        let at = |nth: usize| TimestampAndOffset { offset: 1000 + nth as i64, timestamp: times[nth] };
-        let first = times.iter().position(|t| *t >= wanted).map(at);
-        prop_assert_eq!(first_at_or_after(&batch, wanted, LIMIT), Ok(first));
-        let most = *times.iter().max().expect("not empty");
-        let first_of_most = times.iter().position(|t| *t == most).map(at);
-        prop_assert_eq!(largest_timestamp(&batch, LIMIT), Ok(first_of_most));
-        prop_assert_eq!(batch.header.max_timestamp, most);
+        let mut batch = build(&records, codec);
+        if append_time {
+            batch.header.set_log_append_time(77);
+        }
+        let unfolded = Unfolded::new(&batch, LIMIT).expect("unfolds");
+        let whole: Vec<Seen> = unfolded.iter().map(|r| seen_of(r.expect("reads"))).collect();
+        prop_assert_eq!(scanned(&batch), (whole, Ok(())));
     }
+}
+
+fn seen_of(record: Record<'_>) -> Seen {
+    let Record { offset, timestamp, key, .. } = record;
+    Seen { offset, timestamp, has_key: key.is_some() }
+}
+
+fn scanned(batch: &Batch) -> (Vec<Seen>, Result<(), RecordError>) {
+    let mut seen = Vec::new();
+    let result = scan(batch, LIMIT, |one| {
+        seen.push(one);
+        ControlFlow::Continue(())
+    });
+    (seen, result)
 }
 
 #[test]
@@ -312,7 +332,7 @@ fn lies_inside_a_batch_are_errors() {
     assert_eq!(lie(&[12, 0, 0, 2, 1, 1, 0], 1), Err(RecordError::Offset(1)));
     assert_eq!(lie(&[12, 0, 0, 1, 1, 1, 0], 1), Err(RecordError::Offset(-1)));
     assert_eq!(lie(&[good, good].concat(), 2), Err(RecordError::Offset(0)));
-    assert_eq!(lie(&[good, good].concat(), 1), Err(RecordError::Trailing(7)));
+    assert_eq!(lie(&[good, good].concat(), 1), Err(RecordError::Trailing));
     assert_eq!(lie(&good, 2), Err(RecordError::Malformed));
     assert_eq!(lie(&good, i32::MAX), Err(RecordError::Malformed));
     // A count of two billion headers in no bytes at all.
@@ -347,8 +367,11 @@ fn recompression_keeps_the_records() {
     let records = vec![(5, None, Some(vec![9; 500]), vec![]), (8, Some(vec![1]), None, vec![])];
     for from in Codec::ALL {
         for to in Codec::ALL {
-            let unfolded = Unfolded::new(&build(&records, from), LIMIT).expect("unfolds");
-            let batch = unfolded.refold(to, None).expect("recompresses");
+            let target = Target { codec: to, level: None, batch_max_bytes: LIMIT };
+            let (before, mut seen) = (build(&records, from), Vec::new());
+            let batch = recompress(&before, target, LIMIT, |one| seen.push(one));
+            let batch = batch.expect("recompresses");
+            assert_eq!(scanned(&before), (seen, Ok(())));
             assert_eq!(batch.header.codec(), Some(to));
             batch.check_crc().expect("a new checksum");
             assert_eq!(batch.header.size_bytes(), batch.bytes.len());
@@ -358,15 +381,40 @@ fn recompression_keeps_the_records() {
     }
 }
 
+/// A batch of one record whose value is so many zeros.
+fn bomb(codec: Codec, value_bytes: usize) -> Batch {
+    let value = vec![0; value_bytes];
+    let batch = BatchBuilder::new().codec(codec).record(1, None, Some(&value)).build();
+    batch.expect("builds")
+}
+
 #[test]
-fn log_append_time_rules_the_search() {
-    let mut header = plain().header;
-    header.set_log_append_time(500);
-    let batch = crate::records::seal(header, &plain().body());
-    let hit = TimestampAndOffset { offset: 1000, timestamp: 500 };
-    assert_eq!(first_at_or_after(&batch, 500, LIMIT), Ok(Some(hit)));
-    assert_eq!(first_at_or_after(&batch, 501, LIMIT), Ok(None));
-    assert_eq!(largest_timestamp(&batch, LIMIT), Ok(Some(hit)));
+fn recompression_stops_at_either_limit() {
+    for from in [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd] {
+        let bomb = bomb(from, 8 << 20);
+        assert!(bomb.bytes.len() < 1 << 20, "{from:?}");
+        let moved = |limit_bytes, batch_max_bytes| {
+            let target = Target { codec: Codec::None, level: None, batch_max_bytes };
+            recompress(&bomb, target, limit_bytes, |_| ())
+        };
+        let unfolds = CompressError::TooLarge { limit_bytes: 1 << 20 };
+        assert_eq!(moved(1 << 20, 16 << 20), Err(unfolds.into()), "{from:?}");
+        let folds = CompressError::FoldedTooLarge { limit_bytes: 4 << 20 };
+        assert_eq!(moved(16 << 20, 4 << 20), Err(folds.into()), "{from:?}");
+        // What fits is let through to the last byte.
+        let plain = moved(16 << 20, 16 << 20).expect("fits");
+        let exact = plain.bytes.len();
+        assert!(exact > 8 << 20);
+        assert_eq!(moved(exact - HEADER_BYTES, exact), Ok(plain), "{from:?}");
+        assert!(moved(exact - HEADER_BYTES - 1, exact).is_err(), "{from:?}");
+        assert!(moved(exact, exact - 1).is_err(), "{from:?}");
+    }
+}
+
+#[test]
+fn a_large_batch_may_unfold_to_a_multiple_of_its_size() {
+    assert_eq!(unfolded_max_bytes(&plain()), 32 << 20);
+    assert_eq!(unfolded_max_bytes(&bomb(Codec::None, 8 << 20)) >> 20, 64);
 }
 
 #[test]
