@@ -16,6 +16,7 @@ use std::io;
 use rt::{Dir, Shard};
 use thiserror::Error;
 use uuid::Uuid;
+use wal::layout::WAL_FOLDER;
 
 /// Name of the file within the data folder.
 pub const FILE: &str = "node";
@@ -48,6 +49,11 @@ pub enum IdentityError {
     )]
     Newer(String),
     #[error(
+        "the data folder has logs but no file `{FILE}`, which says whose they are; restore it from \
+         a backup of the same node, or move the data folder away to start as a new node"
+    )]
+    Missing,
+    #[error(
         "the files `{FILE}` and `layout` of the data folder belong to different nodes: parts of \
          two folders were mixed; restore the folder from a backup of one node"
     )]
@@ -79,6 +85,10 @@ impl Identity {
                 return Err(IdentityError::Mixed);
             }
             return Ok(identity);
+        }
+        // The folder of the logs is made after this file: a new node has none.
+        if data.exists(WAL_FOLDER).await? {
+            return Err(IdentityError::Missing);
         }
         let identity =
             Identity { node_id, node_uuid, cluster_id: random_uuid(shard), founded: false };
@@ -190,6 +200,19 @@ mod tests {
             assert!(matches!(mixed, IdentityError::Mixed));
             let other = Identity::load_or_create(&shard, &data, 2, uuid).await.unwrap_err();
             assert!(matches!(other, IdentityError::OtherNode { found: 1, configured: 2 }));
+        });
+    }
+
+    /// A new cluster beside old logs: clients would be told another cluster id, and the metadata
+    /// group would be founded twice.
+    #[test]
+    fn logs_without_an_identity_are_nobodys() {
+        rt::sim::run(8, |shard| async move {
+            let data = shard.create_dir("/data").await.unwrap();
+            data.create_subdir(WAL_FOLDER).await.unwrap();
+            let made = Identity::load_or_create(&shard, &data, 1, Uuid::nil()).await;
+            assert!(matches!(made.unwrap_err(), IdentityError::Missing));
+            assert!(!data.exists(FILE).await.unwrap());
         });
     }
 }

@@ -27,7 +27,8 @@ use crate::types::{FileSequence, Identity, Owner};
 use crate::wal::Wal;
 
 const LAYOUT_FILE: &str = "layout";
-const WAL_FOLDER: &str = "wal";
+/// Where the logs are, below the data folder.
+pub const WAL_FOLDER: &str = "wal";
 const FIRST_WORDS: &str = "chronik layout ";
 const VERSION: u32 = 1;
 /// So much is stated again before its durability is awaited: bounds the memory of a change.
