@@ -77,9 +77,11 @@ impl Turn<'_> {
         json_of(&mut command, &[0])
     }
 
+    /// Keeps a command for the record. Where the work folder lies is nobody's business: `WORK`.
     pub fn note<T: AsRef<str>>(&mut self, program: &str, arguments: &[T]) {
         let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
-        self.commands.push(format!("{program} {}", arguments.join(" ")));
+        let line = format!("{program} {}", arguments.join(" "));
+        self.commands.push(line.replace(&*self.tools.work.display().to_string(), "WORK"));
     }
 }
 
