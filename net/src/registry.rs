@@ -164,9 +164,6 @@ pub fn advertised() -> impl Iterator<Item = &'static Api> {
 }
 
 #[cfg(test)]
-mod conformance;
-
-#[cfg(test)]
 mod tests {
     use super::*;
     use std::fmt::Write;

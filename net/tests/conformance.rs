@@ -4,7 +4,8 @@
 
 use std::fmt::Write;
 
-use super::*;
+use chronik_net::registry::{advertised, APIS};
+use kafka_protocol::messages::ApiKey;
 
 const HEAD: &str = "\
 # Conformance with Kafka 4.1
