@@ -61,14 +61,15 @@ fn plan<A: Admin>(
 ) -> Vec<(Named, Result<Arc<Topic>, Refusal>)> {
     let named = named(version, request);
     let enabled = BrokerConfig::resolve(admin.settings(), image).delete_topics;
-    let mut times: BTreeMap<TopicId, usize> = BTreeMap::new();
-    let mut names: BTreeMap<&Named, usize> = BTreeMap::new();
+    let mut times: BTreeMap<&Named, usize> = BTreeMap::new();
+    let mut by_name = BTreeSet::new();
     for each in &named {
-        *names.entry(each).or_default() += 1;
-        if let Ok(topic) = find(image, each) {
-            *times.entry(topic.id).or_default() += 1;
+        *times.entry(each).or_default() += 1;
+        if let Some(topic) = each.name.as_ref().and_then(|name| image.topic(name)) {
+            by_name.insert(topic.id);
         }
     }
+    let by_id: BTreeSet<TopicId> = named.iter().map(|each| TopicId(each.id)).collect();
     let mut planned: Vec<(Named, Result<Arc<Topic>, Refusal>)> = Vec::new();
     let mut seen = BTreeSet::new();
     for each in &named {
@@ -82,17 +83,23 @@ fn plan<A: Admin>(
         } else {
             find(image, each)
         };
-        let twice = names[each] > 1
-            || found.as_ref().is_ok_and(|topic| times.get(&topic.id).is_some_and(|n| *n > 1));
+        let mut answered = each.clone();
         let found = match found {
-            Ok(_) if twice => {
+            Ok(_) if times[each] > 1 => {
                 let what = if each.name.is_some() { "name" } else { "id" };
                 let message = format!("Duplicate topic {what}.");
                 Err(Refusal::new(ErrorCode::InvalidRequest, message))
             }
+            // Named in both ways: answered once, with both.
+            Ok(topic) if each.name.is_some() && by_id.contains(&topic.id) => {
+                answered.id = topic.id.0;
+                let message = "The provided topic name maps to an ID that was already supplied.";
+                Err(Refusal::new(ErrorCode::InvalidRequest, message))
+            }
+            Ok(topic) if each.name.is_none() && by_name.contains(&topic.id) => continue,
             other => other,
         };
-        planned.push((each.clone(), found));
+        planned.push((answered, found));
     }
     planned
 }

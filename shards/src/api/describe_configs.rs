@@ -74,7 +74,7 @@ fn describe<A: Admin>(
             Ok(broker::describe_all_brokers(&set_on(ConfigResource::AllBrokers)))
         }
         resource_type::BROKER => {
-            check_broker(admin, name, "Broker", " or empty string")?;
+            check_broker(admin, name, "Broker", " or empty string,")?;
             Ok(broker::describe(&view))
         }
         resource_type::BROKER_LOGGER => {
@@ -95,17 +95,19 @@ fn describe<A: Admin>(
     }
 }
 
-/// A broker answers for itself only; clients send such requests to the broker they name.
+/// A broker answers for itself only; clients send such requests to the broker they name. The words
+/// differ by request: `what` kind of id, and what stands `then` behind the expected one.
 pub(super) fn check_broker<A: Admin>(
     admin: &A,
     name: &str,
     what: &str,
-    or: &str,
+    then: &str,
 ) -> Result<(), Refusal> {
     let own = admin.settings().node().0;
     let message = match name.parse::<i32>() {
         Ok(id) if id == own => return Ok(()),
-        Ok(id) => format!("Unexpected broker id, expected {own}{or}, but received {id}"),
+        Ok(id) => format!("Unexpected broker id, expected {own}{then} but received {id}"),
+        Err(_) if name.is_empty() && then.is_empty() => format!("{what} id must not be empty"),
         Err(_) => format!("{what} id must be an integer, but it is: {name}"),
     };
     Err(Refusal::new(ErrorCode::InvalidRequest, message))

@@ -16,7 +16,7 @@ use kafka_protocol::messages::describe_topic_partitions_response::{
 use net::ErrorCode;
 
 use super::admin::Admin;
-use super::metadata::{PartitionStatus, TOPIC_OPERATIONS};
+use super::metadata::{PartitionStatus, NO_OPERATIONS, TOPIC_OPERATIONS};
 use super::names::{broker_ids, check_topic_name, topic_name};
 use crate::meta::{Image, Topic};
 
@@ -32,7 +32,10 @@ pub fn handle<A: Admin>(
     let response = DescribeTopicPartitionsResponse::default();
     if request.cursor.as_ref().is_some_and(|cursor| !is_legal(cursor, &request, &names)) {
         let asked = request.topics.iter();
-        let refused = asked.map(|topic| error(&topic.name, ErrorCode::InvalidRequest));
+        let refused = asked.map(|topic| {
+            error(&topic.name, ErrorCode::InvalidRequest)
+                .with_topic_authorized_operations(NO_OPERATIONS)
+        });
         return response.with_topics(refused.collect());
     }
     let mut left = request.response_partition_limit.clamp(1, PAGE_PARTITIONS_MAX) as usize;

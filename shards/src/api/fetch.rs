@@ -110,6 +110,9 @@ fn is_topic(answered: &FetchTopic, topic: &TopicKey) -> bool {
 }
 
 fn partition_data(index: i32, found: Found, read_committed: bool) -> FetchPartition {
+    // Kafka has an empty list instead of none where it did not get as far as the partition.
+    let unknown =
+        matches!(found.error, ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId);
     let diverging_epoch = found.diverging.map(|(epoch, end_offset)| EpochEnd { epoch, end_offset });
     FetchPartition {
         index,
@@ -119,7 +122,7 @@ fn partition_data(index: i32, found: Found, read_committed: bool) -> FetchPartit
         log_start_offset: found.log_start,
         diverging_epoch,
         current_leader: None,
-        aborted_transactions: read_committed.then(Vec::new),
+        aborted_transactions: (read_committed || unknown).then(Vec::new),
         preferred_read_replica: -1,
         records: found.records,
     }

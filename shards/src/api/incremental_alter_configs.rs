@@ -144,11 +144,11 @@ fn resource<A: Admin>(admin: &A, image: &Image, asked: &Asked) -> Result<ConfigR
         }
         resource_type::BROKER if name.is_empty() => Ok(ConfigResource::AllBrokers),
         resource_type::BROKER => {
-            check_broker(admin, name, "Node", "")?;
+            check_broker(admin, name, "Node", ",")?;
             Ok(ConfigResource::Broker(admin.settings().node()))
         }
         resource_type::BROKER_LOGGER => {
-            check_broker(admin, name, "Node", "")?;
+            check_broker(admin, name, "Node", ",")?;
             invalid("Log levels of this broker are set by RUST_LOG and not through the protocol.")
         }
         resource_type::CLIENT_METRICS if name.is_empty() => {

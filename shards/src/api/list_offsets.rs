@@ -79,7 +79,7 @@ pub async fn handle(broker: Broker, request: Request, body: ListOffsetsRequest) 
                 scatter.answer(Found::failed(ErrorCode::UnknownTopicOrPartition));
                 continue;
             };
-            if duplicates.contains(&key) {
+            if duplicates.contains(&key) || !(0..=1).contains(&body.isolation_level) {
                 scatter.answer(Found::failed(ErrorCode::InvalidRequest));
             } else if since(partition.timestamp).is_none_or(|first| version < first) {
                 scatter.answer(Found::failed(ErrorCode::UnsupportedVersion));

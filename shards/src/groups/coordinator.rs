@@ -211,7 +211,7 @@ impl Coordinator {
         }
         let is_unknown = request.member_id.is_empty();
         if !is_unknown && !self.groups.contains_key(request.group.as_str()) {
-            let answer = JoinAnswer::error("", GroupError::UnknownMemberId);
+            let answer = JoinAnswer::error(&request.member_id, GroupError::UnknownMemberId);
             return self.out.answers.push(Answer::Join(token, answer));
         }
         let id = request.group.clone();

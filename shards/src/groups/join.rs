@@ -30,7 +30,8 @@ impl Turn<'_> {
             return self.refuse_join(token, "", GroupError::GroupMaxSizeReached);
         }
         if !self.group.supports(&request.protocol_type, &request.protocols) {
-            return self.refuse_join(token, "", GroupError::InconsistentGroupProtocol);
+            let error = GroupError::InconsistentGroupProtocol;
+            return self.refuse_join(token, &request.member_id, error);
         }
         match request.member_id.is_empty() {
             true => self.join_newcomer(token, request),
@@ -99,7 +100,7 @@ impl Turn<'_> {
             return self.add_member(token, request, member_id);
         }
         if let Err(error) = self.group.validate(&member_id, request.instance_id.as_deref()) {
-            return self.refuse_join(token, "", error);
+            return self.refuse_join(token, &member_id, error);
         }
         let unchanged = self.group.members()[&member_id].protocols == request.protocols;
         match self.group.state() {

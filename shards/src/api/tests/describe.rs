@@ -184,7 +184,8 @@ fn page(cluster: &Cluster, topics: &[&str], limit: i32, cursor: Option<(&str, i3
         }));
     let ResponseKind::DescribeTopicPartitions(response) = cluster.ask(0, asked) else { panic!() };
     let topics = response.topics.iter().map(|topic| {
-        assert_eq!(topic.topic_authorized_operations, 3576);
+        let operations = if topic.error_code == 42 { i32::MIN } else { 3576 };
+        assert_eq!(topic.topic_authorized_operations, operations);
         let numbers = topic.partitions.iter().map(|p| p.partition_index).collect();
         (topic.name.as_ref().unwrap().to_string(), topic.error_code, numbers)
     });
