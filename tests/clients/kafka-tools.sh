@@ -40,9 +40,10 @@ kafka_transactions() { java_tool org.apache.kafka.tools.TransactionsCommand --bo
 kafka_acls() { java_tool org.apache.kafka.tools.AclCommand --bootstrap-server "$broker" "$@"; }
 kafka_leader_election() { java_tool org.apache.kafka.tools.LeaderElectionCommand --bootstrap-server "$broker" "$@"; }
 kafka_reassign_partitions() { java_tool org.apache.kafka.tools.reassign.ReassignPartitionsCommand --bootstrap-server "$broker" "$@"; }
+client_compatibility_test() { java_tool org.apache.kafka.tools.ClientCompatibilityTest --bootstrap-server "$broker" "$@"; }
 kafka_verifiable_producer() { java_tool org.apache.kafka.tools.VerifiableProducer --bootstrap-server "$broker" "$@"; }
 kafka_verifiable_consumer() { java_tool org.apache.kafka.tools.VerifiableConsumer --bootstrap-server "$broker" "$@"; }
-export -f java_tool $(compgen -A function kafka_)
+export -f java_tool client_compatibility_test $(compgen -A function kafka_)
 export kafka_lib broker
 
 # `run` starts its command through `timeout`, which knows programs and no functions.
@@ -234,6 +235,14 @@ check "kafka-features describe"
 tool kafka_features describe
 prints 'Feature: metadata\.version'
 
+check "client-compatibility-test: what Kafka's system tests ask of a broker of this version"
+# It makes a topic of this name, and insists that there was none.
+bash -c '"$@"' _ kafka_topics --delete --if-exists --topic newtopic >"$out" 2>&1
+tool client_compatibility_test --topic "compat-$id" --num-cluster-nodes 1 --offsets-for-times-supported True \
+    --cluster-id-supported True --expect-record-too-large-exception False --create-topics-supported True \
+    --describe-acls-supported True --describe-configs-supported True --idempotent-producer-supported True
+prints '^SUCCESS'
+
 check "tools of features that are not in use answer plainly"
 tool kafka_transactions list
 tool_fails kafka_acls --list
@@ -242,7 +251,7 @@ tool kafka_reassign_partitions --list
 prints 'No partition reassignments found'
 
 check "kafka-topics --delete"
-for name in "$topic" "keyed-$id" "perf-$id" "e2e-$id" "verify-$id"; do
+for name in "$topic" "keyed-$id" "perf-$id" "e2e-$id" "verify-$id" "compat-$id" newtopic; do
     tool kafka_topics --delete --topic "$name"
 done
 tool kafka_topics --list

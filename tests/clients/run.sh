@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Starts a broker on a free port with a folder of its own, and runs the client suites against it.
 #
-#   tests/clients/run.sh BINARY [SUITE…]        suites: kafka-tools kcat python go java (default: all)
+#   tests/clients/run.sh BINARY [SUITE…]        suites: kafka-tools kcat python go java node (default: all)
 #
 # Each suite says in its header what it installs. Everything is bounded in time; the broker ends with the script.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 binary=${1:?usage: run.sh BINARY [SUITE…]}
 shift
-[ $# -gt 0 ] || set -- kcat python go java kafka-tools
+[ $# -gt 0 ] || set -- kcat python go java node kafka-tools
 
 folder=$(mktemp -d)
 "$binary" standalone --data-dir "$folder/data" --kafka-port 0 >"$folder/screen" 2>"$folder/log" &
