@@ -18,6 +18,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("shards", &["rt", "wal", "raft", "net"]),
     ("bootstrap", &["rt", "wal", "raft", "net", "shards"]),
     ("perf", &["net"]),
+    ("tests/differential", &[]),
     (".", &["rt", "wal", "raft", "net", "shards", "bootstrap"]),
 ];
 

@@ -1,6 +1,8 @@
 //! `CONFORMANCE.md`: the registry as a user reads it, with what is worth knowing of each API.
 //!
-//! Owns the notes: why an API is absent, where answers depart from Kafka's on purpose. Tests only.
+//! Owns the notes: why an API is absent, where answers depart from Kafka's on purpose. What is
+//! compared with a live Kafka field by field, and every accepted difference, is in
+//! `tests/differential`. Tests only.
 
 use std::fmt::Write;
 
@@ -15,7 +17,9 @@ file from the table that the broker itself works by (`net/src/registry.rs`; `UPD
 What is absent is not advertised, and a request for it closes the connection, as in Kafka. Numbers in the notes are
 Kafka's error codes.
 
-`tests/broker/versions.rs` asks the real binary every version of every API that is served.
+`tests/broker/versions.rs` asks the real binary every version of every API that is served; `tests/differential` sends
+thousands of requests to Apache Kafka 4.1.1 and to this broker and compares the answers field by field, and its
+`ACCEPTED.md` gives the reason of each difference that stays.
 
 | key | API | Kafka 4.1.1 | served | note |
 |---|---|---|---|---|
