@@ -44,6 +44,7 @@ struct Member {
     shard: Shard,
     history: Shared,
     id: StrBytes,
+    founded: bool,
 }
 
 /// What a member was assigned.
@@ -53,7 +54,8 @@ struct Membership {
 }
 
 pub async fn run(shard: Shard, address: SocketAddr, history: Shared) {
-    let mut member = Member { shard: shard.clone(), history: history.clone(), id: "".into() };
+    let mut member =
+        Member { shard: shard.clone(), history: history.clone(), id: "".into(), founded: false };
     loop {
         let mut client = wire::connect(&shard, address).await;
         match member.life(&mut client).await {
@@ -74,6 +76,7 @@ impl Member {
         if wire::coordinator(&self.shard, client, GROUP).await? != NO_ERROR {
             return Err(Broken);
         }
+        self.found(client).await?;
         loop {
             if self.history.borrow().finish {
                 return self.leave(client).await;
@@ -88,6 +91,28 @@ impl Member {
                 self.leave(client).await?;
             }
         }
+    }
+
+    /// Gives the group an offset once: a group without one is forgotten when its last member has
+    /// gone, and would begin again with generation 1.
+    async fn found(&mut self, client: &mut Client) -> Result<(), Broken> {
+        if self.founded {
+            return Ok(());
+        }
+        let number = {
+            let mut history = self.history.borrow_mut();
+            let life = history.lives;
+            history.offsets.attempt(GROUP, 0, 0, life)
+        };
+        let code = wire::commit(&self.shard, client, GROUP, None, (0, 0)).await?;
+        match code {
+            NO_ERROR => self.history.borrow_mut().offsets.acknowledged(GROUP, 0, number),
+            // Another one has done this, and has joined.
+            UNKNOWN_MEMBER => self.history.borrow_mut().offsets.refused(GROUP, 0, number),
+            code => return self.refused("first commit", code),
+        }
+        self.founded = true;
+        Ok(())
     }
 
     fn newest(&self) -> i32 {
