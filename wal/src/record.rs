@@ -171,6 +171,9 @@ pub enum Damage {
     /// The header of a file is damaged, and with it the key to all its frames.
     #[error("the header of log file {file} is damaged")]
     UnreadableHeader { file: FileSequence },
+    /// The file in which the log ends is shorter than it was made: frames may have followed.
+    #[error("log file {file} was cut short, and the log may have gone on in it")]
+    TruncatedFile { file: FileSequence },
     /// Raft had been told of a commit that the log does not reach.
     #[error("commit index {commit} lies beyond the last entry {last}")]
     CommitBeyondLog { commit: Index, last: Index },
@@ -200,6 +203,7 @@ impl Damage {
             Damage::CommitBeyondLog { commit, last } => (4, commit.0, last.0),
             Damage::Gap { expected, found } => (5, expected.0, found.0),
             Damage::FoundBefore => (6, 0, 0),
+            Damage::TruncatedFile { file } => (7, file.0, 0),
             Damage::Unknown { code } => (code, 0, 0),
         };
         fence_body(code, first, second)
@@ -223,6 +227,7 @@ impl Damage {
             4 => Damage::CommitBeyondLog { commit: Index(first), last: Index(second) },
             5 => Damage::Gap { expected: Index(first), found: Index(second) },
             6 => Damage::FoundBefore,
+            7 => Damage::TruncatedFile { file: FileSequence(first) },
             code => Damage::Unknown { code },
         }))
     }

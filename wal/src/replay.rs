@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use rt::{Dir, File, FileOptions, Mutation, Shard};
+use rt::{Dir, DirEntry, File, FileOptions, Mutation, Shard};
 
 use crate::error::WalError;
 use crate::files::{self, NameKind};
@@ -25,6 +25,8 @@ pub const PREFIX_BYTES: usize = 192;
 pub(crate) struct FoundFile {
     pub name: String,
     pub header: FileHeader,
+    /// Of the file, in bytes: as many as the header says, unless somebody cut it.
+    pub length: u64,
     pub file: File,
 }
 
@@ -66,7 +68,7 @@ pub(crate) async fn find(
     for entry in dir.list().await? {
         match files::kind_of(&entry.name) {
             _ if entry.is_dir => {}
-            NameKind::Log => find_log(dir, options, identity, entry.name, &mut found).await?,
+            NameKind::Log => find_log(dir, options, identity, entry, &mut found).await?,
             NameKind::Spare => found.spares.push((entry.name, entry.len)),
             NameKind::Unfinished => found.unfinished.push(entry.name),
             NameKind::Other => {}
@@ -86,9 +88,10 @@ async fn find_log(
     dir: &Dir,
     options: FileOptions,
     identity: Option<Identity>,
-    name: String,
+    entry: DirEntry,
     found: &mut Found,
 ) -> Result<(), WalError> {
+    let DirEntry { name, len: length, .. } = entry;
     let file = dir.open_file(&name, options).await?;
     let block = file.read_at(0, BLOCK_BYTES as usize).await?;
     match FileHeader::decode(&block) {
@@ -96,7 +99,7 @@ async fn find_log(
             if let Some(expected) = identity.filter(|expected| *expected != header.identity) {
                 return Err(WalError::Foreign { name, found: header.identity, expected });
             }
-            found.files.push(FoundFile { name, header, file });
+            found.files.push(FoundFile { name, header, length, file });
         }
         Err(HeaderError::Unreadable) => found.unreadable.push(name),
         Err(reason) => return Err(WalError::Header { name, reason }),
@@ -143,6 +146,7 @@ pub(crate) async fn replay(shard: &Shard, found: &Found) -> Result<Replayed, Wal
     let mut builder = Builder::new(&fencing);
     let mut verdict = scan(shard, &found.files, |frame| builder.take(frame)).await?;
     builder.fence_up_to(FileSequence(u64::MAX));
+    note_cut_files(&found.files, &mut verdict);
     let known = fencing.last().copied().unwrap_or_default();
     for name in &found.unreadable {
         let file = files::named_sequence(name).unwrap_or_default();
@@ -157,11 +161,26 @@ pub(crate) async fn replay(shard: &Shard, found: &Found) -> Result<Replayed, Wal
     Ok(Replayed { index: builder.index, verdict, new_damage, records: builder.records })
 }
 
+/// A file that was cut where the log still went on is seen by what follows. Where the log ends
+/// nothing follows: only the file's length says that there may have been more.
+fn note_cut_files(files: &[FoundFile], verdict: &mut Verdict) {
+    if verdict.stopped {
+        return;
+    }
+    for (place, file) in files.iter().enumerate().skip(verdict.end.0) {
+        if file.length < file.header.file_bytes {
+            verdict.damage.push(Damage::TruncatedFile { file: file.header.sequence });
+            verdict.damaged_files.push(place);
+        }
+    }
+}
+
 /// The file that damage was found in.
 fn place(damage: &Damage) -> FileSequence {
     match *damage {
         Damage::CorruptFrame { file, .. }
         | Damage::MissingFile { file }
+        | Damage::TruncatedFile { file }
         | Damage::UnreadableHeader { file } => file,
         _ => FileSequence(u64::MAX),
     }

@@ -403,6 +403,24 @@ fn a_damaged_header_fences_and_the_file_is_put_aside() {
     assert_eq!(files.iter().filter(damaged).count(), 1);
 }
 
+/// The frames behind the cut were confirmed by frames behind the cut: only the length tells.
+#[test]
+fn a_file_cut_where_the_log_ends_is_damage() {
+    let cut_at = |block: u64| {
+        let (_, _, told) = after_spoiling(25, |world, node, logs| {
+            assert!(world.disk(node).truncate_file(&logs[0], block * 4096));
+        });
+        recovered(&told)
+    };
+    let cut = cut_at(4);
+    assert_eq!(cut.report.damage, [Damage::TruncatedFile { file: FileSequence(1) }]);
+    assert!(cut.replicas.values().all(|replica| replica.damaged.is_some()));
+    // Behind the frame with which the log was stopped there is nothing to lose.
+    let whole = cut_at(7);
+    assert_eq!(whole.report.damage, []);
+    assert!(whole.replicas.values().all(|replica| replica.entries.len() == 5));
+}
+
 #[test]
 fn a_missing_file_is_damage() {
     let (_, _, told) = after_spoiling(23, |world, node, logs| {
