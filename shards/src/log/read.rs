@@ -358,7 +358,11 @@ impl<'a> SegmentWalk<'a> {
     /// the end of the sealed bytes. Reads about `want` bytes ahead.
     pub async fn head(&mut self, want: u64) -> Result<Option<BatchHead>, ReadError> {
         if self.at.position >= self.part.end {
-            return Ok(None);
+            // A closed segment reaches to its neighbour, or bytes or a whole segment are gone.
+            return match self.part.closed && self.at.offset < self.part.next_offset {
+                true => Err(self.inner.damaged(self.part, self.at, Damage::Truncated)),
+                false => Ok(None),
+            };
         }
         self.fill(HEADER_BYTES as u64, want).await?;
         let head = BatchHead::parse(&self.chunk).map_err(|fault| self.fault(fault))?;

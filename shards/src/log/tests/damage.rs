@@ -149,6 +149,44 @@ fn a_missing_or_short_segment_is_damage() {
     });
 }
 
+/// No file says how long a segment was; that its neighbour begins further on does.
+#[test]
+fn a_segment_gone_from_among_others_is_damage() {
+    for remove in [true, false] {
+        let gone = Rc::new(Cell::new(0));
+        let told = Rc::clone(&gone);
+        let spoil = move |world: &World, node, folder: &str| {
+            let files = world.disk(node).files();
+            let logs = files.iter().filter(|path| {
+                path.starts_with(folder) && path.extension().is_some_and(|end| end == "log")
+            });
+            let second = logs.min_by_key(|path| match base_of(path) {
+                0 => i64::MAX,
+                base => base,
+            });
+            let second = second.expect("several segments");
+            told.set(base_of(second));
+            assert!(match remove {
+                true => world.disk(node).remove_file(second),
+                false => world.disk(node).truncate_file(second, 0),
+            });
+        };
+        tampered(spoil, move |_, partition| {
+            let at = gone.get();
+            async move {
+                let (offset, fault) = damage_of(partition.check_from(Offset(at), 4_000).await);
+                assert_eq!((offset, fault), (at, Damage::Truncated));
+                partition.check_from(Offset(150), 4_000).await.expect("the others are served");
+            }
+        });
+    }
+}
+
+fn base_of(path: &std::path::Path) -> i64 {
+    let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
+    name.parse().expect("a segment's base offset")
+}
+
 #[test]
 fn a_full_disk_is_waited_out_and_nothing_is_lost() {
     let world = World::new(5, WorldOptions { disk_bytes: 200_000, ..WorldOptions::default() });
