@@ -1,0 +1,334 @@
+//! Bit rot: every kind of file, each way to be damaged, at many places.
+//!
+//! Each case starts a broker on a disk of which one file (two, where they are swapped) is not what
+//! was written. The test prints a table of the outcomes.
+
+use std::collections::BTreeMap;
+
+use rt::sim::{CrashKind, DiskImage, NodeId, World};
+
+use crate::author::{self, Size, CLIENTS};
+use crate::known::Known;
+use crate::reader::{self, Outcome, Plan};
+
+/// What a file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Log,
+    Spare,
+    Segment,
+    Map,
+    Index,
+    Snapshot,
+    Layout,
+    Node,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 8] = [
+        Kind::Log,
+        Kind::Spare,
+        Kind::Segment,
+        Kind::Map,
+        Kind::Index,
+        Kind::Snapshot,
+        Kind::Layout,
+        Kind::Node,
+    ];
+
+    fn of(path: &str) -> Option<Kind> {
+        let suffix = path.rsplit(['.', '/']).next()?;
+        match suffix {
+            "wal" => Some(Kind::Log),
+            "spare" => Some(Kind::Spare),
+            "log" => Some(Kind::Segment),
+            "map" => Some(Kind::Map),
+            "index" => Some(Kind::Index),
+            "snapshot" => Some(Kind::Snapshot),
+            "layout" => Some(Kind::Layout),
+            "node" => Some(Kind::Node),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Log => "`*.wal`: log",
+            Kind::Spare => "`*.spare`: log file to come",
+            Kind::Segment => "`*.log`: segment",
+            Kind::Map => "`*.map`",
+            Kind::Index => "`*.index`",
+            Kind::Snapshot => "`meta/*.snapshot`",
+            Kind::Layout => "`layout`",
+            Kind::Node => "`node`",
+        }
+    }
+}
+
+/// How a file is damaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Damage {
+    Flip {
+        position: u64,
+        mask: u8,
+    },
+    Truncate {
+        length: u64,
+    },
+    ZeroBlock {
+        position: u64,
+    },
+    ZeroFrom {
+        position: u64,
+    },
+    /// Its content and that of another file of its kind, exchanged.
+    Swap {
+        with: String,
+    },
+    /// The content of another file of its kind.
+    Copy {
+        from: String,
+    },
+    /// What stood there half a run before.
+    Older,
+    Remove,
+}
+
+impl Damage {
+    pub const NAMES: [&'static str; 8] = [
+        "one bit flipped",
+        "truncated",
+        "one block zeroed",
+        "zeroed to its end",
+        "swapped with a sibling",
+        "overwritten with a sibling",
+        "an older state of it",
+        "removed",
+    ];
+
+    fn number(&self) -> usize {
+        match self {
+            Damage::Flip { .. } => 0,
+            Damage::Truncate { .. } => 1,
+            Damage::ZeroBlock { .. } => 2,
+            Damage::ZeroFrom { .. } => 3,
+            Damage::Swap { .. } => 4,
+            Damage::Copy { .. } => 5,
+            Damage::Older => 6,
+            Damage::Remove => 7,
+        }
+    }
+}
+
+/// A run that is over, and its disk: after a kill, all frames confirmed.
+pub struct Ground {
+    image: DiskImage,
+    known: Known,
+    files: BTreeMap<String, Vec<u8>>,
+    older: BTreeMap<String, Vec<u8>>,
+}
+
+fn contents(world: &World, node: NodeId) -> BTreeMap<String, Vec<u8>> {
+    let disk = world.disk(node);
+    let files = disk.files().into_iter();
+    let read = |path: std::path::PathBuf| {
+        let bytes = disk.read_file(&path)?;
+        Some((path.to_string_lossy().into_owned(), bytes))
+    };
+    files.filter_map(read).collect()
+}
+
+impl Ground {
+    pub fn new(seed: u64) -> Ground {
+        let size = Size { records: 150, commits: 20, topics: 4, alterations: 520 };
+        let (world, node, known) = author::world(seed, size);
+        let half = |known: &Known| known.partitions.iter().all(|p| p.acknowledged > 75);
+        let limit = std::time::Duration::from_secs(600);
+        assert!(world.run_until(|_| half(&known.borrow()), limit), "{:?}", known.borrow());
+        let older = contents(&world, node);
+        assert!(
+            world.run_until(|_| known.borrow().ended == CLIENTS, limit),
+            "{:?}",
+            known.borrow()
+        );
+        // A round of flushes, and the frames that confirm.
+        world.run_for(std::time::Duration::from_secs(7));
+        let known = known.borrow().clone();
+        assert_eq!(known.failed, None);
+        let image = world.disk(node).after(CrashKind::Kill, 0);
+        Ground { image, known, files: contents(&world, node), older }
+    }
+
+    /// Every file with what may happen to it; `more` times as many places as in a short run.
+    pub fn cases(&self, more: usize) -> Vec<(String, Kind, Damage)> {
+        let mut dice = fastrand(self.files.len() as u64);
+        let mut cases = Vec::new();
+        for kind in Kind::ALL {
+            let files: Vec<&String> =
+                self.files.keys().filter(|path| Kind::of(path) == Some(kind)).collect();
+            // Of many files of a kind every so many; the first and the last always.
+            let step = files.len().div_ceil(4 * more).max(1);
+            for (place, path) in files.iter().enumerate() {
+                if place % step == 0 || place + 1 == files.len() {
+                    let damages = self.damages(path, &files, place, more, &mut dice);
+                    cases.extend(damages.into_iter().map(|damage| ((*path).clone(), kind, damage)));
+                }
+            }
+        }
+        cases
+    }
+
+    fn damages(
+        &self,
+        path: &str,
+        files: &[&String],
+        place: usize,
+        more: usize,
+        dice: &mut impl FnMut(u64) -> u64,
+    ) -> Vec<Damage> {
+        let bytes = &self.files[path];
+        let length = bytes.len() as u64;
+        let mut damages = vec![Damage::Remove];
+        if length > 0 {
+            damages
+                .extend([0, 1, length / 2, length - 1].map(|length| Damage::Truncate { length }));
+            damages.push(Damage::ZeroFrom { position: 0 });
+            // Zeros behind the last frame of a log are what an unwritten log looks like: frames that
+            // became zeros there cannot be told from frames that never were (ARCHITECTURE.md).
+            let end_of_log = Kind::of(path) == Some(Kind::Log) && self.is_newest_log(path);
+            if !end_of_log {
+                damages.push(Damage::ZeroFrom { position: length / 2 / 4096 * 4096 });
+            }
+        }
+        let flips = if length <= 512 { length } else { 12 * more as u64 };
+        let used: Vec<u64> = (0..length).filter(|at| bytes[*at as usize] != 0).collect();
+        for number in 0..flips {
+            let position = match length {
+                ..=512 => number,
+                // Zeros are most of some files: the bytes that say something come first.
+                _ if number % 4 != 0 && !used.is_empty() => used[dice(used.len() as u64) as usize],
+                _ => dice(length),
+            };
+            damages.push(Damage::Flip { position, mask: 1 << dice(8) });
+        }
+        for _ in 0..(2 * more).min(used.len()) {
+            let position = used[dice(used.len() as u64) as usize] / 4096 * 4096;
+            damages.push(Damage::ZeroBlock { position });
+        }
+        let mut siblings = vec![(place + 1) % files.len(), (place + files.len() / 2) % files.len()];
+        // The same segment of another partition, and of another topic.
+        let name = path.rsplit('/').next().unwrap_or_default();
+        siblings.extend((0..files.len()).filter(|other| files[*other].ends_with(name)).take(4));
+        siblings.sort_unstable();
+        siblings.dedup();
+        for sibling in siblings.into_iter().filter(|sibling| *sibling != place) {
+            damages.push(Damage::Swap { with: files[sibling].clone() });
+            damages.push(Damage::Copy { from: files[sibling].clone() });
+        }
+        if self.older.get(path).is_some_and(|older| older != bytes) {
+            damages.push(Damage::Older);
+        }
+        damages
+    }
+
+    /// The file in which the log of a shard ends, or one made ready after it.
+    fn is_newest_log(&self, path: &str) -> bool {
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let logs = self.files.keys().filter(|other| {
+            Kind::of(other) == Some(Kind::Log)
+                && other.rsplit_once('/').map(|o| o.0) == Some(folder)
+        });
+        logs.rev().take(2).any(|newest| newest == path)
+    }
+
+    /// The disk with that damage.
+    fn damaged(&self, path: &str, damage: &Damage) -> DiskImage {
+        let world = World::new(0, author::options());
+        let node = world.add_node("disk", 1, |_| std::future::pending::<()>());
+        let disk = world.disk(node);
+        disk.replace(&self.image);
+        let done = match damage {
+            Damage::Flip { position, mask } => disk.flip_bits(path, *position, *mask),
+            Damage::Truncate { length } => disk.truncate_file(path, *length),
+            Damage::ZeroBlock { position } => {
+                let left = self.files[path].len() as u64 - position;
+                disk.overwrite(path, *position, &vec![0; left.min(4096) as usize])
+            }
+            Damage::ZeroFrom { position } => {
+                let left = self.files[path].len() as u64 - position;
+                disk.overwrite(path, *position, &vec![0; left as usize])
+            }
+            Damage::Swap { with } => {
+                disk.write_file(path, &self.files[with]) && disk.write_file(with, &self.files[path])
+            }
+            Damage::Copy { from } => disk.write_file(path, &self.files[from]),
+            Damage::Older => disk.write_file(path, &self.older[path]),
+            Damage::Remove => disk.remove_file(path),
+        };
+        assert!(done, "{path}: {damage:?}");
+        disk.after(CrashKind::Kill, 0)
+    }
+
+    pub fn run(&self, path: &str, damage: &Damage, seed: u64) -> Outcome {
+        reader::read(&self.damaged(path, damage), &self.known, seed, Plan::default())
+    }
+
+    pub fn undamaged(&self, seed: u64) -> Outcome {
+        reader::read(&self.image, &self.known, seed, Plan::default())
+    }
+
+    pub fn count(&self, kind: Kind) -> usize {
+        self.files.keys().filter(|path| Kind::of(path) == Some(kind)).count()
+    }
+}
+
+/// A small generator of the test's own, so that its choices do not shift the worlds'.
+fn fastrand(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed;
+    move |below| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below.max(1)
+    }
+}
+
+/// How often each outcome was seen.
+#[derive(Default, Clone, Copy)]
+struct Row {
+    whole: usize,
+    refused: usize,
+    not_started: usize,
+}
+
+/// The outcomes, by kind of file and of damage.
+#[derive(Default)]
+pub struct Table(BTreeMap<(Kind, usize), Row>);
+
+impl Table {
+    pub fn add(&mut self, kind: Kind, damage: &Damage, outcome: &Outcome) {
+        let row = self.0.entry((kind, damage.number())).or_default();
+        match outcome {
+            Outcome::NotStarted(_) => row.not_started += 1,
+            _ if outcome.is_whole() => row.whole += 1,
+            _ => row.refused += 1,
+        }
+    }
+
+    /// In markdown.
+    pub fn text(&self) -> String {
+        let mut text = String::from(
+            "| file | damage | cases | all is served | the damaged part is refused | no start |\n\
+             |---|---|---|---|---|---|\n",
+        );
+        for ((kind, damage), row) in &self.0 {
+            let Row { whole, refused, not_started } = row;
+            let cases = whole + refused + not_started;
+            let (kind, damage) = (kind.name(), Damage::NAMES[*damage]);
+            let line =
+                format!("| {kind} | {damage} | {cases} | {whole} | {refused} | {not_started} |");
+            text.push_str(&line);
+            text.push('\n');
+        }
+        text
+    }
+}
