@@ -15,8 +15,8 @@ struct Row {
 /// (`raft/tests/cluster.rs`), and nothing writes pointers yet.
 const TABLE: [Row; 8] = [
     Row { mutation: Mutation::AcknowledgeBeforeSync, seeds: 10 },
-    Row { mutation: Mutation::EmptyReadyReportedEarly, seeds: 10 },
-    Row { mutation: Mutation::RecoverWithoutSync, seeds: 60 },
+    Row { mutation: Mutation::EmptyReadyReportedEarly, seeds: 100 },
+    Row { mutation: Mutation::RecoverWithoutSync, seeds: 400 },
     Row { mutation: Mutation::RecycleWithoutRelocation, seeds: 10 },
     Row { mutation: Mutation::AcceptStaleBlock, seeds: 10 },
     Row { mutation: Mutation::IgnoreChecksum, seeds: 10 },
