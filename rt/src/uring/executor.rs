@@ -270,7 +270,8 @@ impl Loop {
             self.ring.turn();
         }
         self.fire_timers();
-        if !self.core.queue.is_idle() {
+        // The last operation of a shard that is to end may have been answered just now.
+        if !self.core.queue.is_idle() || self.is_over() {
             return false;
         }
         let next = self.core.timers.borrow().next_deadline().unwrap_or(Instant::FAR);
@@ -329,7 +330,7 @@ impl Loop {
     fn sleep_in_glommio(&mut self, wait: Duration, context: &mut Context<'_>) -> bool {
         // Submits; what completes from here on rings the bell.
         self.ring.turn();
-        if !self.core.queue.is_idle() {
+        if !self.core.queue.is_idle() || self.is_over() {
             return false;
         }
         self.sleeping.reset(wait);
