@@ -9,10 +9,12 @@ use kafka_protocol::protocol::StrBytes;
 /// A message with these fields, and defaults for the rest.
 #[macro_export]
 macro_rules! message {
-    ($type:path { $($field:ident: $value:expr),* $(,)? }) => {{
-        #[allow(unused_mut)]
+    ($type:path {}) => {
+        <$type>::default()
+    };
+    ($type:path { $($field:ident: $value:expr),+ $(,)? }) => {{
         let mut message = <$type>::default();
-        $(message.$field = $crate::message::Value::value($value);)*
+        $(message.$field = $crate::message::Value::value($value);)+
         message
     }};
 }
