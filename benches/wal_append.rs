@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use rt::ShardId;
+use rt::{Shard, ShardId};
 use wal::{Flush, GroupId, Identity, Index, Owner, RecordRef, ReplicaId, Term, Wal, WalOptions};
 
 const OWNER: Owner = Owner { group: GroupId(1), replica: ReplicaId(1) };
@@ -14,6 +14,8 @@ const TERM: Term = Term(5);
 const BUDGET_BYTES: u64 = 16 << 20;
 const WARM_UP_BYTES: usize = 1 << 20;
 const WARM_UP_APPENDS: u64 = 24;
+/// More than the headers of a frame and of its records.
+const HEADERS_BYTES: u64 = 8192;
 
 pub fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("wal_append");
@@ -39,19 +41,23 @@ fn on_a_shard(flush: Flush, bytes: usize, appends: u64) -> Duration {
         let options = WalOptions { flush, fill_ahead: false, ..small };
         let identity = Identity { node: [7; 16], shard: ShardId(0), generation: 1 };
         let (wal, _) = Wal::open(&shard, dir, options, identity).await.expect("the log opens");
-        append_each(&wal, &vec![7; WARM_UP_BYTES], 1..=WARM_UP_APPENDS).await;
+        append_each(&shard, &wal, &vec![7; WARM_UP_BYTES], 1..=WARM_UP_APPENDS).await;
         assert!(wal.stats().recycled_files > 0, "the warm-up went through the whole budget");
         let began = shard.now();
         let first = WARM_UP_APPENDS + 1;
-        append_each(&wal, &vec![7; bytes], first..=WARM_UP_APPENDS + appends).await;
+        append_each(&shard, &wal, &vec![7; bytes], first..=WARM_UP_APPENDS + appends).await;
         let took = shard.now() - began;
         wal.stop().await;
         took
     })
 }
 
-async fn append_each(wal: &Wal, body: &[u8], indexes: RangeInclusive<u64>) {
+async fn append_each(shard: &Shard, wal: &Wal, body: &[u8], indexes: RangeInclusive<u64>) {
     for index in indexes.map(Index) {
+        // On a slow disk the next file may still be on its way.
+        while !wal.has_data_room(body.len() as u64 + HEADERS_BYTES) {
+            rt::either(wal.gains_room(), shard.sleep(Duration::from_millis(1))).await;
+        }
         let record = RecordRef::Append { owner: OWNER, index, term: TERM, body: &[body] };
         wal.append(record).expect("room");
         wal.wait_durable(wal.newest()).await.expect("durable");
