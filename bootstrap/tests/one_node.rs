@@ -27,10 +27,12 @@ use net::builder::BatchBuilder;
 use net::client::Client;
 use rt::sim::{CrashKind, World, WorldOptions};
 use rt::Shard;
+use shards::backlog::Begun;
 use shards::broker::Broker;
 use shards::meta::NodeId;
 use shards::node::{self, META_OWNER};
 use shards::options::{Acknowledge, Options};
+use shards::partition::AppendError;
 
 const PORT: u16 = 9092;
 const LIMIT: Duration = Duration::from_secs(120);
@@ -357,6 +359,63 @@ fn work_that_comes_after_a_stop_in_order_is_no_failure() {
     broker.groups().remove(META_OWNER).expect_err("the log takes no more");
     // A node that took this for a failure would panic.
     world.run_for(Duration::from_secs(1));
+}
+
+/// With `flush = relaxed` a producer may be answered before the entry had its turn.
+#[test]
+fn what_was_taken_just_before_a_stop_in_order_is_there_after_it() {
+    let world = World::new(6, WorldOptions::default());
+    let (asked, stopped) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+    let (stop, done) = (asked.clone(), stopped.clone());
+    let node = world.add_node("broker", 1, move |shard| {
+        let (stop, done) = (stop.clone(), done.clone());
+        async move {
+            let broker = start(&shard, Acknowledge::Relaxed).await;
+            while !stop.get() {
+                shard.sleep(Duration::from_millis(10)).await;
+            }
+            let partition = broker.placement().partitions().remove(0);
+            let batch = BatchBuilder::new().record(1_000, None, Some(b"last")).build();
+            let begun = broker.backlog().append(&partition, &batch.expect("a batch"));
+            assert!(matches!(begun, Ok(Begun::Appended(at)) if at.base_offset == 1));
+            node::stop(broker.clone(), Duration::from_secs(2)).await;
+            let late = BatchBuilder::new().record(1_000, None, Some(b"late")).build();
+            let refused = broker.backlog().append(&partition, &late.expect("a batch"));
+            assert!(matches!(refused, Err(AppendError::NotLeader)));
+            done.set(true);
+            std::future::pending::<()>().await
+        }
+    });
+    let address = SocketAddr::new(world.address(node), PORT);
+    let steps = Arc::new(AtomicU64::new(0));
+    let reached = |step| {
+        let steps = steps.clone();
+        move |_: &World| steps.load(Ordering::SeqCst) == step
+    };
+    let flag = steps.clone();
+    world.add_node("client", 1, move |shard: Shard| {
+        let flag = flag.clone();
+        async move {
+            let mut client = connect(&shard, address).await;
+            create(&mut client).await;
+            assert_eq!(produce(&mut client, "first").await, (0, 0));
+            flag.store(1, Ordering::SeqCst);
+            while flag.load(Ordering::SeqCst) == 1 {
+                shard.sleep(Duration::from_millis(10)).await;
+            }
+            let mut client = connect(&shard, address).await;
+            assert!(!fetch(&mut client, 1).await.is_empty(), "the last record is lost");
+            flag.store(3, Ordering::SeqCst);
+        }
+    });
+    assert!(world.run_until(reached(1), LIMIT));
+    asked.set(true);
+    assert!(world.run_until(|_| stopped.get(), LIMIT), "the node does not stop");
+    world.crash(node, CrashKind::PowerCut);
+    asked.set(false);
+    world.restart(node);
+    steps.store(2, Ordering::SeqCst);
+    assert!(world.run_until(reached(3), LIMIT), "the record is not served");
 }
 
 #[test]

@@ -73,6 +73,8 @@ struct Inner {
     turn_max_bytes: u64,
     /// What was proposed since the last turn, as records.
     proposed_bytes: Cell<u64>,
+    /// See [`Groups::close`].
+    closed: Cell<bool>,
     failed: RefCell<Option<String>>,
     failure: Notify,
     tasks: RefCell<Vec<Task<()>>>,
@@ -97,6 +99,7 @@ impl Groups {
             commits: Notify::new(),
             turn_max_bytes: TURN_MAX_BYTES.min(body_max_bytes / 2),
             proposed_bytes: Cell::new(0),
+            closed: Cell::new(false),
             failed: RefCell::default(),
             failure: Notify::new(),
             tasks: RefCell::default(),
@@ -115,10 +118,11 @@ impl Groups {
         *self.inner.tasks.borrow_mut() = tasks;
     }
 
-    /// Ends the loop. What was gathered is the log's to finish.
-    pub fn stop(&self) {
-        let tasks = std::mem::take(&mut *self.inner.tasks.borrow_mut());
-        drop(tasks);
+    /// Refuses proposals from now on. Whatever was accepted before has been given to the log when
+    /// this returns: it is durable once the log has stopped in order. Machines are called until then.
+    pub fn close(&self) {
+        self.inner.closed.set(true);
+        self.inner.run();
     }
 
     /// Where messages to other replicas go. Without one they are dropped.
@@ -184,6 +188,9 @@ impl Groups {
         let inner = &self.inner;
         if inner.failed.borrow().is_some() {
             return Err(ProposeError::LogFailed);
+        }
+        if inner.closed.get() {
+            return Err(ProposeError::Closed);
         }
         let payload_bytes: usize = proposal.payload.iter().map(Bytes::len).sum();
         let bytes = inner.proposed_bytes.get() + (payload_bytes + RECORD_BYTES) as u64;

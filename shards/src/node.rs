@@ -161,6 +161,8 @@ pub async fn stop(broker: Broker, limit: Duration) {
         Ok(Err(error)) => tracing::warn!("segments were not flushed: {error}"),
         Err(_) => tracing::warn!("segments were not flushed in time; the next start replays more"),
     }
+    // A relaxed answer may have gone out before the entry's turn: the log takes it along.
+    broker.groups().close();
     broker.wal().stop().await;
     // Whoever is told that the node has stopped in order shall be able to rely on it.
     if let Some(error) = broker.wal().poisoned() {

@@ -93,6 +93,9 @@ pub enum ProposeError {
     /// The log has no room for data until checkpoints let it recycle files: try again.
     #[error("the write-ahead log has no room for data")]
     LogFull,
+    /// The node is stopping and takes no more.
+    #[error("the node is stopping")]
+    Closed,
     /// The write-ahead log failed; the process is about to end.
     #[error("the write-ahead log failed")]
     LogFailed,

@@ -155,7 +155,10 @@ pub(super) fn producer_of(header: &BatchHeader) -> Option<BatchInfo> {
 
 fn append_error(error: ProposeError) -> AppendError {
     match error {
-        ProposeError::NotLeader { .. } | ProposeError::UnknownGroup => AppendError::NotLeader,
+        // A node that stops leads no more: its clients look for another leader.
+        ProposeError::NotLeader { .. } | ProposeError::UnknownGroup | ProposeError::Closed => {
+            AppendError::NotLeader
+        }
         ProposeError::LogFull => AppendError::Full(Full::Log),
         ProposeError::TooMuchUncommitted => AppendError::Full(Full::Group),
         ProposeError::TooLarge => AppendError::TooLarge,
