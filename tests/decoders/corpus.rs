@@ -1,0 +1,245 @@
+//! What the encoders of this tree write, as seeds for mutations and fuzzers.
+//!
+//! The same on every machine: no clock, nothing random. The seeds of `wal` were taken from a running
+//! broker once.
+
+use bytes::Bytes;
+use net::builder::BatchBuilder;
+use net::compress::Codec;
+use net::registry;
+use net::schema::sample::{sample, Palette};
+use raft::eraftpb::{Message, MessageType};
+use shards::groups::records::{GroupValue, MemberValue, OffsetKey, OffsetValue, Record};
+use shards::log::{
+    ActiveCheckpoint, ClosedFacts, EmptyEntry, EpochList, LogCheckpoint, Offset, PartitionIdentity,
+    Position, SegmentMap,
+};
+use shards::meta::{Command, Endpoint, NewTopic, NodeId, State, TopicId};
+use uuid::Uuid;
+use wal::{GroupId, Index, Term};
+
+/// (decoder, name, bytes)
+pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let mut seeds = requests();
+    seeds.push(("batch", "plain", plain_batch()));
+    seeds.push(("checkpoint", "active", checkpoint().encode(&IDENTITY)));
+    let closed = LogCheckpoint { active: None, ..checkpoint() };
+    seeds.push(("checkpoint", "closed", closed.encode(&IDENTITY)));
+    seeds.push(("map", "open", map(None).encode(&IDENTITY)));
+    seeds.push(("map", "closed", map(Some(FACTS)).encode(&IDENTITY)));
+    seeds.push(("raft_checkpoint", "one-voter", raft_checkpoint()));
+    seeds.push(("raft_message", "heartbeat", raft_message()));
+    let mut state = State::new();
+    for (name, command) in commands() {
+        seeds.push(("command", name, command.encode(1_700_000_000_000).to_vec()));
+        let _ = state.apply(command, 1_700_000_000_000);
+    }
+    seeds.push(("snapshot", "small", state.snapshot().to_vec()));
+    for (name, record) in offsets() {
+        let (key, value) = record.encode();
+        let bytes = [&[key.len() as u8][..], &key, &value.unwrap_or_default()].concat();
+        seeds.push(("offsets", name, bytes));
+    }
+    seeds
+}
+
+/// Seeds that another version of a library would write otherwise: stored, and not compared.
+pub fn compressed() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let folded = |codec: Codec| {
+        let mut builder = BatchBuilder::new().codec(codec).producer(9, 3, 20);
+        for nth in 0..20 {
+            builder.push(1_700_000_000_000 + nth, Some(b"key"), Some(&[b'v'; 40]), &[]);
+        }
+        ("batch", codec.name(), builder.build().expect("a batch").bytes.to_vec())
+    };
+    [Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd].map(folded).into()
+}
+
+const IDENTITY: PartitionIdentity = PartitionIdentity {
+    topic: [7; 16],
+    partition: 3,
+    owner: wal::Owner { group: GroupId(0), replica: wal::ReplicaId(0) },
+};
+
+/// The newest version of every request, two of everything.
+fn requests() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let blob = plain_batch();
+    let palette = Palette { strings: &["topic", "group"], blobs: &[&blob] };
+    let request = |api: &'static registry::Api| {
+        let mut bytes = Vec::new();
+        bytes.extend_from_slice(&(api.key as i16).to_be_bytes());
+        bytes.extend_from_slice(&api.max.to_be_bytes());
+        bytes.extend_from_slice(&[0, 0, 0, 1, 0, 2, b'i', b'd']);
+        if api.is_flexible(api.max) {
+            bytes.push(0);
+        }
+        bytes.extend_from_slice(&sample(api, api.max, &[2, 1], &palette).expect("a shape"));
+        ("request", REQUESTS[(api.key as usize) % REQUESTS.len()], bytes)
+    };
+    registry::advertised().filter(|api| (api.key as usize) < REQUESTS.len()).map(request).collect()
+}
+
+/// Names by API key.
+const REQUESTS: [&str; 24] = [
+    "produce",
+    "fetch",
+    "list_offsets",
+    "metadata",
+    "4",
+    "5",
+    "6",
+    "7",
+    "offset_commit",
+    "offset_fetch",
+    "find_coordinator",
+    "join_group",
+    "heartbeat",
+    "leave_group",
+    "sync_group",
+    "describe_groups",
+    "list_groups",
+    "sasl_handshake",
+    "api_versions",
+    "create_topics",
+    "delete_topics",
+    "delete_records",
+    "init_producer_id",
+    "offset_for_leader_epoch",
+];
+
+fn plain_batch() -> Vec<u8> {
+    let builder = BatchBuilder::new().producer(9, 3, 20);
+    let builder = builder.record(1_700_000_000_000, Some(b"key"), Some(b"value"));
+    let headers: [(&str, Option<&[u8]>); 2] = [("name", Some(b"header")), ("none", None)];
+    let builder = builder.record_with_headers(1_700_000_000_005, None, None, &headers);
+    builder.build().expect("a batch").bytes.to_vec()
+}
+
+fn checkpoint() -> LogCheckpoint {
+    let mut epochs = EpochList::new();
+    epochs.assign(6, Offset(3));
+    epochs.assign(9, Offset(40));
+    LogCheckpoint {
+        flushed_index: Index(77),
+        flushed_term: Term(9),
+        next_offset: Offset(50),
+        log_start: Offset(3),
+        active: Some(ActiveCheckpoint {
+            base_offset: Offset(30),
+            first_index: Index(60),
+            first_term: Term(6),
+            sealed: Position(8000),
+            written: Position(8192),
+            batches: 17,
+            first_timestamp: 5,
+            max_timestamp: 99,
+            max_timestamp_offset: Offset(44),
+        }),
+        epochs,
+        producers: Bytes::from_static(b"producers"),
+    }
+}
+
+const FACTS: ClosedFacts = ClosedFacts {
+    length: 12345,
+    next_offset: Offset(130),
+    last_index: Index(55),
+    last_term: Term(7),
+    batches: 4,
+    max_timestamp: -1,
+    max_timestamp_offset: Offset(0),
+    closed_ms: 99,
+};
+
+fn map(closed: Option<ClosedFacts>) -> SegmentMap {
+    let empty = EmptyEntry { index: Index(50), term: Term(6), offset: Offset(100) };
+    SegmentMap {
+        base_offset: Offset(100),
+        first_index: Index(50),
+        first_term: Term(6),
+        closed,
+        empties: vec![empty, EmptyEntry { index: Index(53), ..empty }],
+    }
+}
+
+/// Format 1: a membership of one voter behind 40 bytes.
+fn raft_checkpoint() -> Vec<u8> {
+    let voters = [0x0a, 1, 5];
+    let mut bytes = vec![1, 0, 0, 0, voters.len() as u8, 0, 0, 0];
+    for number in [9u64, 5, 77, 1] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    bytes.extend_from_slice(&voters);
+    bytes.extend_from_slice(b"the machine's bytes");
+    bytes
+}
+
+fn raft_message() -> Vec<u8> {
+    let mut message = Message { from: 1, to: 2, term: 3, commit: 4, ..Message::default() };
+    message.set_msg_type(MessageType::MsgHeartbeat);
+    raft::transport::encode(GroupId(7), &message, &[]).concat()
+}
+
+fn commands() -> Vec<(&'static str, Command)> {
+    let endpoint =
+        |name: &str| Endpoint { name: name.into(), host: "localhost".into(), port: 9092 };
+    let topic = TopicId(Uuid::from_u128(0x77));
+    vec![
+        ("found", Command::Found { cluster_id: Uuid::from_u128(0x1234), feature_level: 1 }),
+        (
+            "register",
+            Command::RegisterBroker {
+                node: NodeId(1),
+                node_uuid: Uuid::from_u128(0x99),
+                endpoints: vec![endpoint("PLAINTEXT"), endpoint("OTHER")],
+                rack: Some("rack".into()),
+            },
+        ),
+        (
+            "create",
+            Command::CreateTopics {
+                topics: vec![NewTopic {
+                    id: topic,
+                    name: "topic".into(),
+                    partitions: vec![vec![NodeId(1)], vec![NodeId(1)]],
+                    configs: vec![("retention.ms".into(), "7".into())],
+                }],
+            },
+        ),
+        ("allocate", Command::AllocateProducerIds { node: NodeId(1) }),
+        ("delete", Command::DeleteTopics { topics: vec![TopicId(Uuid::from_u128(0x78))] }),
+    ]
+}
+
+fn offsets() -> Vec<(&'static str, Record)> {
+    let key = OffsetKey { group: "group".into(), topic: "topic".into(), partition: 3 };
+    let value = OffsetValue {
+        offset: 42,
+        leader_epoch: 6,
+        metadata: "metadata".into(),
+        commit_timestamp: 1_700_000_000_000,
+        expire_timestamp: -1,
+    };
+    let member = MemberValue {
+        member_id: "member".into(),
+        instance_id: Some("instance".into()),
+        client_id: "client".into(),
+        client_host: "/127.0.0.1".into(),
+        rebalance_timeout_ms: 60_000,
+        session_timeout_ms: 45_000,
+        subscription: Bytes::from_static(b"subscription"),
+        assignment: Bytes::from_static(b"assignment"),
+    };
+    let group = GroupValue {
+        protocol_type: "consumer".into(),
+        generation: 5,
+        protocol: Some("range".into()),
+        leader: Some("member".into()),
+        state_timestamp: 1_700_000_000_000,
+        members: vec![member],
+    };
+    vec![
+        ("offset", Record::Offset(key, Some(value))),
+        ("group", Record::Group("group".into(), Some(group))),
+    ]
+}
