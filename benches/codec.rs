@@ -4,17 +4,18 @@
 
 use std::hint::black_box;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use criterion::Criterion;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{ProduceRequest, RequestHeader, TopicName};
-use kafka_protocol::protocol::{encode_request_header_into_buffer, Encodable, StrBytes};
+use kafka_protocol::messages::{ProduceRequest, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use net::client::encode_frame;
 use net::header::decode_request_header;
 use net::wire::{
     encode_fetch, encode_produce, FetchAnswer, FetchPartition, FetchTopic, ProduceAnswer,
     ProducePartition, ProduceTopic,
 };
-use net::{schema, ApiKey, ErrorCode, RequestKind};
+use net::{schema, ErrorCode, RequestKind};
 use uuid::Uuid;
 
 use crate::batch::of_values;
@@ -45,10 +46,6 @@ pub fn bench(criterion: &mut Criterion) {
 }
 
 fn produce_frame() -> Bytes {
-    let header = RequestHeader::default()
-        .with_request_api_key(ApiKey::Produce as i16)
-        .with_request_api_version(PRODUCE_VERSION)
-        .with_client_id(Some(StrBytes::from_static_str("bench")));
     let partition = |index| {
         PartitionProduceData::default()
             .with_index(index)
@@ -61,10 +58,10 @@ fn produce_frame() -> Bytes {
         .with_acks(-1)
         .with_timeout_ms(30_000)
         .with_topic_data(vec![topic]);
-    let mut frame = BytesMut::new();
-    encode_request_header_into_buffer(&mut frame, &header).expect("a header");
-    request.encode(&mut frame, PRODUCE_VERSION).expect("a request");
-    frame.freeze()
+    let client_id = StrBytes::from_static_str("bench");
+    let frame = encode_frame(&client_id, 0, &request, PRODUCE_VERSION).expect("a request");
+    // What is timed gets a frame without its length.
+    frame.slice(4..)
 }
 
 fn produce_answer() -> ProduceAnswer {

@@ -7,18 +7,17 @@ use std::path::Path;
 use std::sync::{mpsc, Arc};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use criterion::Criterion;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    BrokerId, FetchRequest, FetchResponse, MetadataRequest, ProduceRequest, RequestHeader,
-    ResponseHeader, TopicName,
+    BrokerId, FetchRequest, FetchResponse, MetadataRequest, ProduceRequest, ResponseHeader,
+    TopicName,
 };
-use kafka_protocol::protocol::{
-    encode_request_header_into_buffer, Decodable, HeaderVersion, Request, StrBytes,
-};
+use kafka_protocol::protocol::{Decodable, HeaderVersion, Request, StrBytes};
+use net::client::encode_frame;
 use rt::{uring, Shard};
 use shards::meta::NodeId;
 use shards::options::Options;
@@ -174,17 +173,6 @@ fn fetch(max_bytes: i32) -> FetchRequest {
         .with_topics(vec![topic])
 }
 
-/// With its length, as it goes over the wire.
-fn encoded<R: Request>(request: &R, version: i16) -> Vec<u8> {
-    let header = RequestHeader::default()
-        .with_request_api_key(R::KEY)
-        .with_request_api_version(version)
-        .with_client_id(Some(StrBytes::from_static_str("bench")));
-    let mut body = BytesMut::new();
-    encode_request_header_into_buffer(&mut body, &header).expect("a header");
-    request.encode(&mut body, version).expect("a request");
-    let mut frame = Vec::with_capacity(body.len() + 4);
-    frame.put_u32(body.len() as u32);
-    frame.put_slice(&body);
-    frame
+fn encoded<R: Request>(request: &R, version: i16) -> Bytes {
+    encode_frame(&StrBytes::from_static_str("bench"), 0, request, version).expect("a request")
 }

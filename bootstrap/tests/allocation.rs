@@ -13,17 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{mpsc, Arc};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use chronik_bootstrap as bootstrap;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{
-    MetadataRequest, ProduceRequest, RequestHeader, ResponseHeader, TopicName,
-};
-use kafka_protocol::protocol::{
-    encode_request_header_into_buffer, Decodable, HeaderVersion, Request, StrBytes,
-};
+use kafka_protocol::messages::{MetadataRequest, ProduceRequest, ResponseHeader, TopicName};
+use kafka_protocol::protocol::{Decodable, HeaderVersion, Request, StrBytes};
 use net::builder::BatchBuilder;
+use net::client::encode_frame;
 use rt::uring;
 use rt::Shard;
 use shards::meta::NodeId;
@@ -106,18 +103,8 @@ fn start_node(folder: &std::path::Path) -> u16 {
     heard.recv_timeout(PATIENCE).expect("the node is ready")
 }
 
-fn frame<R: Request>(request: &R, version: i16) -> Vec<u8> {
-    let header = RequestHeader::default()
-        .with_request_api_key(R::KEY)
-        .with_request_api_version(version)
-        .with_client_id(Some(StrBytes::from_static_str("count")));
-    let mut body = BytesMut::new();
-    encode_request_header_into_buffer(&mut body, &header).expect("a header");
-    request.encode(&mut body, version).expect("a request");
-    let mut frame = Vec::with_capacity(body.len() + 4);
-    frame.put_u32(body.len() as u32);
-    frame.put_slice(&body);
-    frame
+fn frame<R: Request>(request: &R, version: i16) -> Bytes {
+    encode_frame(&StrBytes::from_static_str("count"), 0, request, version).expect("a request")
 }
 
 fn exchange<R: Request>(stream: &mut TcpStream, frame: &[u8], version: i16) -> R::Response {
@@ -141,7 +128,7 @@ fn create(stream: &mut TcpStream) {
 }
 
 /// A produce of one batch with so many records.
-fn produce(records: usize, payload_bytes: usize) -> Vec<u8> {
+fn produce(records: usize, payload_bytes: usize) -> Bytes {
     let value = vec![b'x'; payload_bytes / records];
     let batch = (0..records)
         .fold(BatchBuilder::new(), |batch, _| batch.record(1_000, None, Some(&value)))

@@ -35,6 +35,29 @@ pub enum ClientError {
     BadLength(i32),
 }
 
+/// A request as it goes over the wire: length, header, body. [`ClientError::Encode`] if a field does
+/// not exist in `version`, or the frame's length does not fit its field.
+pub fn encode_frame<R: Request>(
+    client_id: &StrBytes,
+    correlation_id: i32,
+    request: &R,
+    version: i16,
+) -> Result<Bytes, ClientError> {
+    let encode_error = |error: &dyn std::fmt::Display| ClientError::Encode(error.to_string());
+    let header = RequestHeader::default()
+        .with_request_api_key(R::KEY)
+        .with_request_api_version(version)
+        .with_correlation_id(correlation_id)
+        .with_client_id(Some(client_id.clone()));
+    let mut frame = BytesMut::new();
+    frame.put_i32(0);
+    encode_request_header_into_buffer(&mut frame, &header).map_err(|e| encode_error(&e))?;
+    request.encode(&mut frame, version).map_err(|e| encode_error(&e))?;
+    let length = i32::try_from(frame.len() - 4).map_err(|e| encode_error(&e))?;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    Ok(frame.freeze())
+}
+
 /// A connection to one broker.
 pub struct Client {
     stream: rt::Stream,
@@ -135,19 +158,7 @@ impl Client {
 
     /// One whole frame, length field included, with the correlation id of the next send.
     pub fn encode<R: Request>(&self, request: &R, version: i16) -> Result<Bytes, ClientError> {
-        let encode_error = |error: &dyn std::fmt::Display| ClientError::Encode(error.to_string());
-        let mut out = BytesMut::new();
-        out.put_i32(0);
-        let header = RequestHeader::default()
-            .with_request_api_key(R::KEY)
-            .with_request_api_version(version)
-            .with_correlation_id(self.next_correlation_id)
-            .with_client_id(Some(self.client_id.clone()));
-        encode_request_header_into_buffer(&mut out, &header).map_err(|e| encode_error(&e))?;
-        request.encode(&mut out, version).map_err(|e| encode_error(&e))?;
-        let length = i32::try_from(out.len() - 4).map_err(|e| encode_error(&e))?;
-        out[..4].copy_from_slice(&length.to_be_bytes());
-        Ok(out.freeze())
+        encode_frame(&self.client_id, self.next_correlation_id, request, version)
     }
 
     async fn fill(&mut self, bytes: usize) -> Result<(), ClientError> {

@@ -6,11 +6,10 @@
 use std::io::Write;
 use std::net::{TcpStream, ToSocketAddrs};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::{RequestHeader, ResponseHeader};
-use kafka_protocol::protocol::{
-    encode_request_header_into_buffer, Decodable, HeaderVersion, Request, StrBytes,
-};
+use bytes::Bytes;
+use kafka_protocol::messages::ResponseHeader;
+use kafka_protocol::protocol::{Decodable, HeaderVersion, Request, StrBytes};
+use net::client::encode_frame;
 
 use crate::error::PerfError;
 use crate::frames::Frames;
@@ -45,7 +44,8 @@ impl Connection {
     /// Sends a request and waits for the frame that answers it, header included.
     pub fn exchange<R: Request>(&mut self, request: &R, version: i16) -> Result<&[u8], PerfError> {
         self.correlation_id = self.correlation_id.wrapping_add(1);
-        let frame = encode(request, version, self.correlation_id)?;
+        let frame = encode_frame(&CLIENT_ID, self.correlation_id, request, version)
+            .map_err(|error| PerfError::Codec(error.to_string()))?;
         self.stream.write_all(&frame).map_err(PerfError::io("sending a request"))?;
         let answer = self.frames.read().map_err(PerfError::io("reading an answer"))?;
         let answer = answer.ok_or(PerfError::Closed)?;
@@ -63,21 +63,4 @@ pub fn connect(broker: &str) -> Result<TcpStream, PerfError> {
     let stream = TcpStream::connect(address).map_err(PerfError::io(broker))?;
     stream.set_nodelay(true).map_err(PerfError::io(broker))?;
     Ok(stream)
-}
-
-/// A whole frame, length field included.
-fn encode<R: Request>(request: &R, version: i16, correlation_id: i32) -> Result<Bytes, PerfError> {
-    let mut out = BytesMut::new();
-    out.put_i32(0);
-    let header = RequestHeader::default()
-        .with_request_api_key(R::KEY)
-        .with_request_api_version(version)
-        .with_correlation_id(correlation_id)
-        .with_client_id(Some(CLIENT_ID));
-    encode_request_header_into_buffer(&mut out, &header)
-        .and_then(|()| request.encode(&mut out, version))
-        .map_err(|error| PerfError::Codec(error.to_string()))?;
-    let length = (out.remaining() - 4) as i32;
-    out[..4].copy_from_slice(&length.to_be_bytes());
-    Ok(out.freeze())
 }

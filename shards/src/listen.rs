@@ -44,17 +44,23 @@ pub fn open_admin(broker: &Broker, port: u16) -> io::Result<u16> {
     Ok(bound)
 }
 
-async fn accept_http(broker: Broker, listener: Listener) {
-    loop {
-        let accepted = match rt::either(listener.accept(), broker.stopped()).await {
-            rt::Either::Left(Ok(accepted)) => accepted,
+/// The next connection; none when the broker stops.
+async fn next_accepted(broker: &Broker, listener: &Listener) -> Option<AcceptedStream> {
+    while !broker.is_stopping() {
+        match rt::either(listener.accept(), broker.stopped()).await {
+            rt::Either::Left(Ok(accepted)) => return Some(accepted),
             rt::Either::Left(Err(error)) => {
                 tracing::warn!("a connection was not accepted: {error}");
                 broker.shard().sleep(ACCEPT_PAUSE).await;
-                continue;
             }
-            rt::Either::Right(()) => return,
-        };
+            rt::Either::Right(()) => {}
+        }
+    }
+    None
+}
+
+async fn accept_http(broker: Broker, listener: Listener) {
+    while let Some(accepted) = next_accepted(&broker, &listener).await {
         let serving = broker.clone();
         let serve = async move {
             let shard = serving.shard();
@@ -71,16 +77,7 @@ async fn accept_http(broker: Broker, listener: Listener) {
 async fn accept(broker: Broker, listener: Listener) {
     let census = Census::of(&broker);
     let mut told = Told::default();
-    while !broker.is_stopping() {
-        let accepted = match rt::either(listener.accept(), broker.stopped()).await {
-            rt::Either::Left(Ok(accepted)) => accepted,
-            rt::Either::Left(Err(error)) => {
-                tracing::warn!("a connection was not accepted: {error}");
-                broker.shard().sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-            rt::Either::Right(()) => return,
-        };
+    while let Some(accepted) = next_accepted(&broker, &listener).await {
         loop {
             let rate_max = broker.connection_limits().rate_max;
             let delay = census.creation_delay(broker.shard().now(), rate_max);

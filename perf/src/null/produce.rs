@@ -76,19 +76,11 @@ mod tests {
     use super::*;
     use bytes::{Bytes, BytesMut};
     use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-    use kafka_protocol::messages::{
-        ApiKey, ProduceRequest, ProduceResponse, RequestHeader, TopicName,
-    };
-    use kafka_protocol::protocol::{encode_request_header_into_buffer, Decodable, Encodable};
+    use kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
+    use kafka_protocol::protocol::Decodable;
+    use net::client::encode_frame;
 
-    fn request(version: i16, acks: i16) -> BytesMut {
-        let mut frame = BytesMut::new();
-        let header = RequestHeader::default()
-            .with_request_api_key(ApiKey::Produce as i16)
-            .with_request_api_version(version)
-            .with_correlation_id(7)
-            .with_client_id(Some(StrBytes::from_static_str("test")));
-        encode_request_header_into_buffer(&mut frame, &header).unwrap();
+    fn request(version: i16, acks: i16) -> Bytes {
         let partition = |index| {
             PartitionProduceData::default()
                 .with_index(index)
@@ -102,8 +94,9 @@ mod tests {
             topic = topic.with_name(TopicName(StrBytes::from_static_str("orders")));
         }
         let body = ProduceRequest::default().with_acks(acks).with_topic_data(vec![topic]);
-        body.encode(&mut frame, version).unwrap();
-        frame
+        let frame = encode_frame(&StrBytes::from_static_str("test"), 7, &body, version).unwrap();
+        // The broker's reader has taken the length off.
+        frame.slice(4..)
     }
 
     #[test]

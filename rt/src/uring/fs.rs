@@ -260,18 +260,22 @@ fn lock(path: &Path, owner: &str) -> io::Result<fs::File> {
 }
 
 /// The descriptor outlives glommio's file, whose operations would go through glommio's ring.
+/// A descriptor of our own for a file that glommio has opened.
+fn copy_of(file: &impl AsRawFd) -> io::Result<OwnedFd> {
+    // SAFETY: `file` keeps the descriptor open during the call.
+    unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) }.try_clone_to_owned()
+}
+
 async fn open_direct(options: &OpenOptions, path: &Path) -> io::Result<OwnedFd> {
     let file = options.dma_open(path).await.map_err(plain)?;
-    // SAFETY: `file` keeps the descriptor open during the call.
-    let copy = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) }.try_clone_to_owned();
+    let copy = copy_of(&file);
     file.close().await.map_err(plain)?;
     copy
 }
 
 async fn open_buffered(options: &OpenOptions, path: &Path) -> io::Result<OwnedFd> {
     let file = options.buffered_open(path).await.map_err(plain)?;
-    // SAFETY: `file` keeps the descriptor open during the call.
-    let copy = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) }.try_clone_to_owned();
+    let copy = copy_of(&file);
     file.close().await.map_err(plain)?;
     copy
 }

@@ -11,18 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chronik_bootstrap as bootstrap;
-use kafka_protocol::messages::delete_records_request::{
-    DeleteRecordsPartition, DeleteRecordsTopic,
-};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{
-    BrokerId, DeleteRecordsRequest, FetchRequest, ListOffsetsRequest, MetadataRequest,
-    ProduceRequest, TopicName,
-};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::{BrokerId, FetchRequest, ListOffsetsRequest};
 use net::builder::BatchBuilder;
 use net::client::Client;
 use rt::sim::{CrashKind, World, WorldOptions};
@@ -34,8 +25,7 @@ use shards::node::{self, META_OWNER};
 use shards::options::{Acknowledge, Options};
 use shards::partition::AppendError;
 
-const PORT: u16 = 9092;
-const LIMIT: Duration = Duration::from_secs(120);
+use crate::talk::{self, connect, create, delete_records, topic, LIMIT, PORT};
 
 async fn start(shard: &Shard, acknowledge: Acknowledge) -> Broker {
     let mut options = Options::new(NodeId(1), PathBuf::from("/data"));
@@ -51,29 +41,11 @@ async fn broker(shard: Shard, acknowledge: Acknowledge) {
     std::future::pending::<()>().await
 }
 
-fn topic() -> TopicName {
-    TopicName(StrBytes::from_static_str("t"))
-}
-
-async fn connect(shard: &Shard, address: SocketAddr) -> Client {
-    loop {
-        if let Ok(client) = Client::connect(shard, address, "test").await {
-            return client;
-        }
-        shard.sleep(Duration::from_millis(20)).await;
-    }
-}
-
 async fn produce(client: &mut Client, value: &str) -> (i16, i64) {
     let batch = BatchBuilder::new().record(1_000, None, Some(value.as_bytes()));
     let batch = batch.build().expect("a batch").bytes;
-    let data = PartitionProduceData::default().with_index(0).with_records(Some(batch));
-    let topic = TopicProduceData::default().with_name(topic()).with_partition_data(vec![data]);
-    let request =
-        ProduceRequest::default().with_acks(-1).with_timeout_ms(5000).with_topic_data(vec![topic]);
-    let response = client.call(&request, 9).await.expect("an answer");
-    let answer = &response.responses[0].partition_responses[0];
-    (answer.error_code, answer.base_offset)
+    let told = talk::produce(client, batch).await;
+    (told.error_code, told.base_offset)
 }
 
 async fn fetch(client: &mut Client, offset: i64) -> Bytes {
@@ -95,15 +67,6 @@ async fn fetch(client: &mut Client, offset: i64) -> Bytes {
     let partition = &response.responses[0].partitions[0];
     assert_eq!(partition.error_code, 0);
     partition.records.clone().expect("never null")
-}
-
-async fn create(client: &mut Client) {
-    let asked = MetadataRequestTopic::default().with_name(Some(topic()));
-    let request = MetadataRequest::default()
-        .with_topics(Some(vec![asked]))
-        .with_allow_auto_topic_creation(true);
-    let response = client.call(&request, 9).await.expect("an answer");
-    assert_eq!(response.topics[0].error_code, 0);
 }
 
 fn world(seed: u64, shards: u16) -> (World, rt::sim::NodeId, SocketAddr) {
@@ -289,13 +252,7 @@ fn deleted_records_stay_deleted_after_a_power_cut() {
             for offset in 0..3 {
                 assert_eq!(produce(&mut client, "value").await, (0, offset));
             }
-            let partition = DeleteRecordsPartition::default().with_offset(2);
-            let topic =
-                DeleteRecordsTopic::default().with_name(topic()).with_partitions(vec![partition]);
-            let request =
-                DeleteRecordsRequest::default().with_timeout_ms(5000).with_topics(vec![topic]);
-            let response = client.call(&request, 2).await.expect("an answer");
-            let answer = &response.topics[0].partitions[0];
+            let answer = delete_records(&mut client, 2).await;
             assert_eq!((answer.error_code, answer.low_watermark), (0, 2));
             flag.store(1, Ordering::SeqCst);
         }

@@ -10,10 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chronik_bootstrap as bootstrap;
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{MetadataRequest, ProduceRequest, TopicName};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::ProduceRequest;
 use net::builder::BatchBuilder;
 use net::client::Client;
 use rt::sim::{NodeId, World, WorldOptions};
@@ -22,10 +19,9 @@ use shards::config::Settings;
 use shards::meta;
 use shards::options::Options;
 
-const PORT: u16 = 9092;
-const LIMIT: Duration = Duration::from_secs(120);
+use crate::talk::{self, create, produce_request, told, LIMIT, PORT, PRODUCE_VERSION};
+
 const DISK_BYTES: u64 = 1 << 30;
-const VERSION: i16 = 9;
 const PARTITIONS: i32 = 2;
 const TIMEOUT_MS: i32 = 4000;
 /// Requests in flight of each producer, as Kafka's own has them.
@@ -65,23 +61,9 @@ fn world(seed: u64) -> (World, NodeId, SocketAddr, Waiting) {
     (world, node, address, most)
 }
 
-fn topic() -> TopicName {
-    TopicName(StrBytes::from_static_str("t"))
-}
-
 async fn connect(shard: &Shard, address: SocketAddr) -> Client {
-    let mut client = loop {
-        match Client::connect(shard, address, "test").await {
-            Ok(client) => break client,
-            Err(_) => shard.sleep(Duration::from_millis(20)).await,
-        }
-    };
-    let asked = MetadataRequestTopic::default().with_name(Some(topic()));
-    let request = MetadataRequest::default()
-        .with_topics(Some(vec![asked]))
-        .with_allow_auto_topic_creation(true);
-    let response = client.call(&request, 9).await.expect("an answer");
-    assert_eq!(response.topics[0].error_code, 0);
+    let mut client = talk::connect(shard, address).await;
+    create(&mut client).await;
     client
 }
 
@@ -92,17 +74,11 @@ fn batch(producer: i64, sequence: i32, bytes: usize) -> Bytes {
     builder.record(1_000, None, Some(&value)).build().expect("a batch").bytes
 }
 
-fn produce(partition: i32, records: Bytes) -> ProduceRequest {
-    let data = PartitionProduceData::default().with_index(partition).with_records(Some(records));
-    let topic = TopicProduceData::default().with_name(topic()).with_partition_data(vec![data]);
-    ProduceRequest::default().with_acks(-1).with_timeout_ms(TIMEOUT_MS).with_topic_data(vec![topic])
-}
-
 /// The next answer: code and offset.
 async fn answer(client: &mut Client) -> (i16, i64) {
-    let response = client.receive::<ProduceRequest>(VERSION).await.expect("an answer");
-    let partition = &response.responses[0].partition_responses[0];
-    (partition.error_code, partition.base_offset)
+    let response = client.receive::<ProduceRequest>(PRODUCE_VERSION).await;
+    let told = told(response.expect("an answer"));
+    (told.error_code, told.base_offset)
 }
 
 /// Ten times the budget, pipelined by several producers: what comes too fast waits, nobody is
@@ -123,7 +99,8 @@ fn what_comes_too_fast_waits_for_its_turn() {
                     for told in 0..40 {
                         while sent < 40 && sent - told < IN_FLIGHT as i32 {
                             let records = batch(producer, sent, 32_000);
-                            client.send(&produce(partition, records), VERSION).await.expect("sent");
+                            let request = produce_request(partition, TIMEOUT_MS, records);
+                            client.send(&request, PRODUCE_VERSION).await.expect("sent");
                             sent += 1;
                         }
                         let (error, offset) = answer(&mut client).await;
@@ -155,7 +132,8 @@ fn who_waits_in_vain_is_told_in_time_and_taken_later() {
             let mut next = 0;
             while next < 60 {
                 let began = shard.now();
-                client.send(&produce(0, batch(9, next, 32_000)), VERSION).await.expect("sent");
+                let request = produce_request(0, TIMEOUT_MS, batch(9, next, 32_000));
+                client.send(&request, PRODUCE_VERSION).await.expect("sent");
                 let (error, offset) = answer(&mut client).await;
                 match error {
                     0 => {

@@ -4,17 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use chronik_bootstrap as bootstrap;
-use kafka_protocol::messages::delete_records_request::{
-    DeleteRecordsPartition, DeleteRecordsTopic,
-};
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::{DeleteRecordsRequest, MetadataRequest, ProduceRequest, TopicName};
-use kafka_protocol::protocol::StrBytes;
 use net::builder::BatchBuilder;
 use net::client::Client;
 use rt::sim::{World, WorldOptions};
@@ -22,8 +14,7 @@ use rt::Shard;
 use shards::meta::NodeId;
 use shards::options::Options;
 
-const PORT: u16 = 9092;
-const LIMIT: Duration = Duration::from_secs(120);
+use crate::talk::{self, connect, create, delete_records, LIMIT, PORT};
 
 async fn broker(shard: Shard) {
     let mut options = Options::new(NodeId(1), PathBuf::from("/data"));
@@ -34,36 +25,10 @@ async fn broker(shard: Shard) {
     std::future::pending::<()>().await
 }
 
-fn topic() -> TopicName {
-    TopicName(StrBytes::from_static_str("t"))
-}
-
-async fn connect(shard: &Shard, address: SocketAddr) -> Client {
-    loop {
-        if let Ok(client) = Client::connect(shard, address, "test").await {
-            return client;
-        }
-        shard.sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// Error code, base offset and log start.
 async fn produce(client: &mut Client, batch: Bytes) -> (i16, i64, i64) {
-    let data = PartitionProduceData::default().with_index(0).with_records(Some(batch));
-    let topic = TopicProduceData::default().with_name(topic()).with_partition_data(vec![data]);
-    let request =
-        ProduceRequest::default().with_acks(-1).with_timeout_ms(5000).with_topic_data(vec![topic]);
-    let response = client.call(&request, 9).await.expect("an answer");
-    let answer = &response.responses[0].partition_responses[0];
-    (answer.error_code, answer.base_offset, answer.log_start_offset)
-}
-
-async fn delete_records(client: &mut Client, before: i64) {
-    let partition = DeleteRecordsPartition::default().with_partition_index(0).with_offset(before);
-    let topic = DeleteRecordsTopic::default().with_name(topic()).with_partitions(vec![partition]);
-    let request = DeleteRecordsRequest::default().with_topics(vec![topic]).with_timeout_ms(5000);
-    let response = client.call(&request, 2).await.expect("an answer");
-    assert_eq!(response.topics[0].partitions[0].error_code, 0);
+    let told = talk::produce(client, batch).await;
+    (told.error_code, told.base_offset, told.log_start_offset)
 }
 
 fn batch(builder: BatchBuilder) -> Bytes {
@@ -72,15 +37,11 @@ fn batch(builder: BatchBuilder) -> Bytes {
 }
 
 async fn conversation(client: &mut Client) {
-    let asked = MetadataRequestTopic::default().with_name(Some(topic()));
-    let request = MetadataRequest::default()
-        .with_topics(Some(vec![asked]))
-        .with_allow_auto_topic_creation(true);
-    client.call(&request, 9).await.expect("an answer");
+    create(client).await;
     let good = || batch(BatchBuilder::new());
     assert_eq!(produce(client, good()).await, (0, 0, 0));
     assert_eq!(produce(client, good()).await, (0, 2, 0));
-    delete_records(client, 3).await;
+    assert_eq!(delete_records(client, 3).await.error_code, 0);
     assert_eq!(produce(client, good()).await, (0, 4, 3));
     // Found without a look at the log.
     assert_eq!(produce(client, Bytes::new()).await, (87, -1, -1));
