@@ -1,20 +1,18 @@
-//! SIGKILL: what was acknowledged is there, once, in order.
+//! SIGKILL and SIGSTOP: what was acknowledged is there, once, in order, and groups go on.
 //!
-//! `CHRONIK_KILL_ROUNDS` sets how often the broker is killed under load (CI: 20).
+//! `CHRONIK_KILL_ROUNDS` sets how often the broker is killed under load (CI: 20). Every fourth
+//! round kills it once more on its way back.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use rdkafka::consumer::Consumer;
 use rdkafka::producer::{BaseRecord, Producer};
+use rustix::process::Signal;
 
-use crate::clients::{producer, read_all};
+use crate::clients::{consumer, producer, read_all};
+use crate::load::Load;
 use crate::support::Broker;
-
-/// Keys of the load; each carries the numbers 0, 1, 2, … as values `key:number`.
-const KEYS: usize = 16;
 
 #[test]
 fn everything_acknowledged_is_there_after_a_kill() {
@@ -41,120 +39,57 @@ fn everything_acknowledged_is_there_after_a_kill() {
 }
 
 #[test]
-fn an_idempotent_producer_loses_and_doubles_nothing_through_kills() {
+fn idempotent_producers_and_a_group_go_through_kills() {
     let rounds = std::env::var("CHRONIK_KILL_ROUNDS").ok().and_then(|text| text.parse().ok());
-    let rounds: usize = rounds.unwrap_or(4);
-    let mut broker = Broker::start_with(&["--num-partitions", "4"]);
-    let settings = [
-        ("enable.idempotence", "true"),
-        ("message.timeout.ms", "120000"),
-        ("reconnect.backoff.max.ms", "100"),
-        ("retry.backoff.ms", "20"),
-        ("retry.backoff.max.ms", "100"),
-        ("queue.buffering.max.messages", "20000"),
-    ];
-    let producer = Arc::new(producer(&broker.address(), &settings));
-    let stop = Arc::new(AtomicBool::new(false));
-    let sender = {
-        let (producer, stop) = (producer.clone(), stop.clone());
-        thread::spawn(move || {
-            let mut sent = 0;
-            while !stop.load(Ordering::Relaxed) {
-                let (key, number) = (sent % KEYS, sent / KEYS);
-                let (key, value) = (format!("key{key}"), format!("key{key}:{number}"));
-                match producer.send(BaseRecord::to("killed").key(&key).payload(&value)) {
-                    Ok(()) => sent += 1,
-                    // The queue is full while the broker is away.
-                    Err(_) => thread::sleep(Duration::from_millis(5)),
-                }
-                if sent.is_multiple_of(64) {
-                    thread::sleep(Duration::from_millis(1));
-                }
-            }
-            sent
-        })
-    };
+    let rounds: u64 = rounds.unwrap_or(4);
+    let mut broker = Broker::start_with(&["--num-partitions", "4", "--shards", "2"]);
+    let load = Load::start(&broker.address(), "killed");
+    load.wait_for_group();
+    let (mut early, mut late) = (0, 0);
     for round in 0..rounds {
-        thread::sleep(Duration::from_millis(200 + 37 * (round as u64 % 7)));
+        load.wait_for_acknowledged(100);
+        thread::sleep(Duration::from_millis(37 * (round % 7)));
         broker.assert_alive();
         broker.kill();
+        if round % 4 == 0 {
+            // From before it has opened its folder until soon after it serves.
+            match broker.kill_on_its_way(Duration::from_millis(7 * (round / 4 % 25))) {
+                true => late += 1,
+                false => early += 1,
+            }
+        }
         broker.restart();
     }
-    thread::sleep(Duration::from_millis(300));
-    stop.store(true, Ordering::Relaxed);
-    let sent = sender.join().unwrap();
-    producer.flush(Duration::from_secs(90)).unwrap();
-    let reports = producer.context().0.lock().unwrap().clone();
-    let read = read_all(&broker.address(), "killed");
-    let anomalies = check(sent, &reports, &read);
-    assert!(anomalies.is_empty(), "{} anomalies, the first: {:?}", anomalies.len(), anomalies[0]);
-    assert!(sent > rounds * 100, "only {sent} records were sent in {rounds} rounds");
+    load.wait_for_acknowledged(100);
+    eprintln!("{rounds} kills; again before it served: {early}, soon after: {late}");
+    assert_eq!(early + late, rounds.div_ceil(4));
+    load.finish().assert_sound();
 }
 
-type Report = (String, Result<(i32, i64), String>);
-
-/// Lost, doubled, invented, out of order, or not where the acknowledgement said.
-fn check(
-    sent: usize,
-    reports: &[Report],
-    read: &BTreeMap<i32, Vec<(i64, String, String)>>,
-) -> Vec<String> {
-    let mut anomalies = Vec::new();
-    let mut seen = BTreeSet::new();
-    let mut next: BTreeMap<String, usize> = BTreeMap::new();
-    let mut places = BTreeMap::new();
-    for (partition, records) in read {
-        for (expected, (offset, key, value)) in (0..).zip(records) {
-            if *offset != expected {
-                anomalies.push(format!("partition {partition}: {offset} instead of {expected}"));
-            }
-            places.insert((*partition, *offset), value);
-            if !seen.insert(value) {
-                anomalies.push(format!("doubled: {value} at {partition}/{offset}"));
-                continue;
-            }
-            let number: usize = value.rsplit(':').next().unwrap().parse().unwrap();
-            let last = next.entry(key.clone()).or_default();
-            if number < *last {
-                anomalies.push(format!("out of order: {value} after {last}"));
-            }
-            *last = number;
-        }
-    }
-    if seen.len() > sent {
-        anomalies.push(format!("{} values read of {sent} sent", seen.len()));
-    }
-    for (value, place) in reports {
-        match place {
-            Err(error) => anomalies.push(format!("refused: {value}: {error}")),
-            Ok(place) if places.get(place) != Some(&value) => {
-                let found = places.get(place);
-                anomalies.push(format!("lost: {value} acknowledged at {place:?}, found {found:?}"));
-            }
-            Ok(_) => {}
-        }
-    }
-    if reports.len() != sent {
-        anomalies.push(format!("{} reports for {sent} records", reports.len()));
-    }
-    anomalies
-}
-
-/// The checker must see what it is there to see.
 #[test]
-fn the_checker_finds_each_anomaly() {
-    let record = |offset: i64, number: i64| (offset, "a".to_string(), format!("a:{number}"));
-    let report = |number: i64, place| -> Report { (format!("a:{number}"), place) };
-    let read = |records: &[(i64, i64)]| {
-        BTreeMap::from([(0, records.iter().map(|(o, n)| record(*o, *n)).collect::<Vec<_>>())])
-    };
-    let acknowledged = [report(0, Ok((0, 0))), report(1, Ok((0, 1)))];
-    let found = |records: &[(i64, i64)]| check(2, &acknowledged, &read(records)).join("; ");
-    assert_eq!(found(&[(0, 0), (1, 1)]), "");
-    assert!(found(&[(0, 0)]).contains("lost: a:1"));
-    assert!(found(&[(0, 0), (1, 1), (2, 1)]).contains("doubled: a:1"));
-    assert!(found(&[(0, 1), (1, 0)]).contains("out of order: a:0"));
-    assert!(found(&[(0, 0), (2, 1)]).contains("2 instead of 1"));
-    let refused = [report(0, Ok((0, 0))), report(1, Err("timed out".into()))];
-    assert!(check(2, &refused, &read(&[(0, 0)])).join(";").contains("refused: a:1"));
+fn a_stopped_process_that_goes_on_has_lost_and_doubled_nothing() {
+    let broker = Broker::start_with(&["--num-partitions", "4", "--shards", "2"]);
+    let load = Load::start(&broker.address(), "paused");
+    load.wait_for_group();
+    // Two are shorter than the members' sessions, one is longer.
+    for pause_ms in [700, 4000, 12_000] {
+        load.wait_for_acknowledged(500);
+        let assignments = load.assignments();
+        broker.signal(Signal::STOP);
+        let ends = load.acknowledged_ends();
+        thread::sleep(Duration::from_millis(pause_ms));
+        broker.signal(Signal::CONT);
+        // The first answer to a new client knows all that was acknowledged before.
+        let asks = consumer(&broker.address(), "asks");
+        for (partition, end) in ends {
+            let limit = Duration::from_secs(20);
+            let (_, high) = asks.fetch_watermarks("paused", partition, limit).unwrap();
+            assert!(high >= end, "{partition} ends at {high}, {end} was acknowledged");
+        }
+        load.wait_for_acknowledged(500);
+        if pause_ms < 10_000 {
+            assert_eq!(load.assignments(), assignments, "a pause of {pause_ms} ms moved the group");
+        }
+    }
+    load.finish().assert_sound();
 }

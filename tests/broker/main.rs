@@ -9,6 +9,7 @@ mod clients;
 mod hostile;
 mod http;
 mod kill;
+mod load;
 mod metrics;
 mod mutations;
 mod process;

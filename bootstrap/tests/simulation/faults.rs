@@ -175,7 +175,7 @@ impl Stage {
         fault: DiskFaults,
         met: impl Fn(&DiskFaults) -> bool,
     ) -> Result<bool, Violation> {
-        self.may_panic = true;
+        self.may_fail_stop = Some(EIO);
         self.may_not_start = true;
         self.world.disk(self.node).set_faults(fault);
         self.run_for(400)?;
@@ -186,7 +186,7 @@ impl Stage {
         if met && !self.drive(limit, |world, _| !world.is_running(node))? {
             return Err(Violation::new(Rule::WentOn, "a write or a sync failed, the node goes on"));
         }
-        self.may_panic = false;
+        self.may_fail_stop = None;
         self.may_not_start = false;
         self.history.borrow_mut().failed_starts.clear();
         Ok(met)
@@ -204,7 +204,6 @@ impl Stage {
         self.run_for(full_ms)?;
         let restarts = self.one_in(3);
         if restarts {
-            self.may_panic = true;
             self.may_not_start = true;
             let kind = self.kind();
             self.crash_with(kind);
@@ -215,7 +214,6 @@ impl Stage {
         if restarts {
             // What was begun while there was no space comes to its end.
             self.run_for(100)?;
-            self.may_panic = false;
             self.may_not_start = false;
             self.history.borrow_mut().failed_starts.clear();
             self.restart();

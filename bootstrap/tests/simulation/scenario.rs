@@ -49,6 +49,7 @@ pub struct Report {
     pub stops: u64,
     pub failed_writes: u64,
     pub failed_syncs: u64,
+    pub fail_stops: u64,
     pub full_disks: u64,
     pub clock_jumps: u64,
     pub cuts: u64,
@@ -64,12 +65,12 @@ impl Report {
         }
     }
 
-    pub fn counts(&self) -> [(&'static str, u64); 13] {
+    pub fn counts(&self) -> [(&'static str, u64); 14] {
         let mut copy = *self;
         copy.counts_mut().map(|(name, count)| (name, *count))
     }
 
-    fn counts_mut(&mut self) -> [(&'static str, &mut u64); 13] {
+    fn counts_mut(&mut self) -> [(&'static str, &mut u64); 14] {
         [
             ("records acknowledged", &mut self.acknowledged),
             ("batches read", &mut self.batches_read),
@@ -79,6 +80,7 @@ impl Report {
             ("stops in order", &mut self.stops),
             ("failed writes", &mut self.failed_writes),
             ("failed syncs", &mut self.failed_syncs),
+            ("fail-stops", &mut self.fail_stops),
             ("full disks", &mut self.full_disks),
             ("jumps of the clock", &mut self.clock_jumps),
             ("cut connections", &mut self.cuts),
@@ -163,8 +165,8 @@ pub struct Stage {
     address: SocketAddr,
     /// Asks the broker to stop in order.
     pub stop: Rc<Cell<bool>>,
-    /// A fault is switched on at which the broker may panic.
-    pub may_panic: bool,
+    /// A fault is switched on at which the broker may end itself, naming this error.
+    pub may_fail_stop: Option<i32>,
     /// A fault is switched on at which it may refuse to start.
     pub may_not_start: bool,
     /// The broker's and the clients' nodes.
@@ -199,7 +201,7 @@ impl Stage {
             faults,
             address,
             stop,
-            may_panic: false,
+            may_fail_stop: None,
             may_not_start: false,
             nodes: vec![node],
         }
@@ -280,9 +282,10 @@ impl Stage {
             });
             if let Err(panic) = catch_unwind(step) {
                 let text = panic_text(&*panic);
-                if !self.may_panic {
+                if !self.may_fail_stop.is_some_and(|error| is_fail_stop(&text, error)) {
                     return Err(Violation::new(Rule::Panicked, text));
                 }
+                self.report.fail_stops += 1;
                 self.crash_with(CrashKind::Kill);
                 continue;
             }
@@ -398,6 +401,14 @@ impl Stage {
         self.restart();
         self.audit().err().unwrap_or(violation)
     }
+}
+
+/// Whether the broker ended itself as it must when the disk fails, and said what the disk said.
+fn is_fail_stop(text: &str, error: i32) -> bool {
+    let says_why =
+        ["the write-ahead log has failed and the broker stops: ", "segments cannot be written: "];
+    let cause = format!("(os error {error})");
+    says_why.iter().any(|begin| text.starts_with(begin)) && text.contains(&cause)
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -10,6 +10,7 @@ pub mod wire;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -87,7 +88,7 @@ impl Broker {
     /// As [`Broker::start`], with further flags of `standalone`.
     pub fn start_with(arguments: &[&str]) -> Broker {
         let folder = tempfile::Builder::new().prefix("chronik-test-").tempdir().unwrap();
-        let arguments = arguments.iter().map(|argument| argument.to_string()).collect();
+        let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string()).collect();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (child, port) = launch(folder.path(), 0, &arguments, &lines);
         Broker { child, folder, arguments, port, lines }
@@ -149,6 +150,17 @@ impl Broker {
         self.child = child;
     }
 
+    /// Starts the process again and kills it after `pause`; whether it had said by then that it
+    /// was ready.
+    pub fn kill_on_its_way(&mut self, pause: Duration) -> bool {
+        assert!(self.child.try_wait().unwrap().is_some(), "restart of a broker that runs");
+        let (child, heard) = spawn(self.folder.path(), self.port, &self.arguments, &self.lines);
+        self.child = child;
+        thread::sleep(pause);
+        self.kill();
+        heard.try_recv().is_ok()
+    }
+
     /// As [`Broker::restart`], with other flags from now on.
     pub fn restart_with(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(|argument| argument.to_string()).collect();
@@ -179,9 +191,28 @@ fn data_dir(folder: &Path) -> PathBuf {
 fn launch(
     folder: &Path,
     port: u16,
-    arguments: &Vec<String>,
+    arguments: &[String],
     lines: &Arc<Mutex<Vec<String>>>,
 ) -> (Child, u16) {
+    let (mut child, heard) = spawn(folder, port, arguments, lines);
+    match heard.recv_timeout(READY_LIMIT) {
+        Ok(port) => (child, port),
+        Err(_) => {
+            let _ = child.kill();
+            let status = child.wait();
+            let log = lines.lock().unwrap().join("\n");
+            panic!("the broker was not ready within {READY_LIMIT:?} ({status:?}):\n{log}");
+        }
+    }
+}
+
+/// The process, and where its port will be heard once it is ready.
+fn spawn(
+    folder: &Path,
+    port: u16,
+    arguments: &[String],
+    lines: &Arc<Mutex<Vec<String>>>,
+) -> (Child, Receiver<u16>) {
     let mut command = chronik();
     command.arg("standalone").arg("--data-dir").arg(data_dir(folder));
     let set = |flag: &str| arguments.iter().any(|argument| argument.starts_with(flag));
@@ -194,25 +225,17 @@ fn launch(
     }
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    let (ready, heard) = std::sync::mpsc::channel();
+    let (ready, heard) = channel();
     collect(child.stdout.take().unwrap(), lines, None);
     collect(child.stderr.take().unwrap(), lines, Some(ready));
-    match heard.recv_timeout(READY_LIMIT) {
-        Ok(port) => (child, port),
-        Err(_) => {
-            let _ = child.kill();
-            let status = child.wait();
-            let log = lines.lock().unwrap().join("\n");
-            panic!("the broker was not ready within {READY_LIMIT:?} ({status:?}):\n{log}");
-        }
-    }
+    (child, heard)
 }
 
 /// Keeps what the process prints, and hears the line that says where it serves.
 fn collect(
     stream: impl Read + Send + 'static,
     lines: &Arc<Mutex<Vec<String>>>,
-    ready: Option<std::sync::mpsc::Sender<u16>>,
+    ready: Option<Sender<u16>>,
 ) {
     let lines = lines.clone();
     thread::spawn(move || {
