@@ -1,13 +1,13 @@
 //! `standalone`: from a checked configuration to a broker that serves, and back.
 //!
 //! Claims what belongs to the process (signals, open files, data folder, port), starts a shard per
-//! CPU, and waits. The first signal stops every shard in order; a second one ends the process at
-//! once, which loses nothing either. What the broker does lives in `shards` and `bootstrap`.
+//! CPU, and waits. The first signal stops every shard in order; another one later ends the process
+//! at once, which is a crash: nothing durable is lost. What the broker does lives in `shards` and `bootstrap`.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::{mpsc, Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bootstrap::{Ready, StartError};
 use rt::cross::{channel, CrossReceiver, CrossSender};
@@ -29,6 +29,10 @@ use crate::screen::Screen;
 
 /// A stop takes 10 s at most; this much of it is for writing data that waits for its segments.
 const FLUSH_LIMIT: Duration = Duration::from_secs(8);
+
+/// A signal that comes so soon after the first is the same one, sent to the process and to its group
+/// as timeout(1), shells and init programs do.
+const ECHO: Duration = Duration::from_secs(1);
 
 /// The limit of open files where the system does not tell.
 const OPEN_FILES_USUAL: u64 = 1024;
@@ -143,7 +147,7 @@ struct StopSwitch(Arc<Mutex<Waiting>>);
 
 #[derive(Default)]
 struct Waiting {
-    thrown: bool,
+    thrown: Option<Instant>,
     shards: Vec<CrossSender<()>>,
 }
 
@@ -152,33 +156,46 @@ impl StopSwitch {
     fn subscribe(&self) -> CrossReceiver<()> {
         let (sender, receiver) = channel();
         let mut waiting = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if waiting.thrown {
+        if waiting.thrown.is_some() {
             let _ = sender.send(());
         }
         waiting.shards.push(sender);
         receiver
     }
 
-    /// Tells every shard to stop; false when it was told before.
-    fn throw(&self) -> bool {
+    /// Tells every shard to stop, the first time.
+    fn throw(&self, now: Instant) -> Thrown {
         let mut waiting = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let first = !std::mem::replace(&mut waiting.thrown, true);
-        for shard in waiting.shards.iter().filter(|_| first) {
+        if let Some(first) = waiting.thrown {
+            let echoes = now.saturating_duration_since(first) < ECHO;
+            return if echoes { Thrown::Echo } else { Thrown::Again };
+        }
+        waiting.thrown = Some(now);
+        for shard in &waiting.shards {
             let _ = shard.send(());
         }
-        first
+        Thrown::First
     }
+}
+
+/// What a signal to stop means.
+#[derive(Debug, PartialEq, Eq)]
+enum Thrown {
+    First,
+    Echo,
+    Again,
 }
 
 fn deliver_signals(stop: StopSwitch, logging: Logging, sources: Sources) -> Result<(), Failure> {
     let deliver = move |signal| match signal {
-        Signal::Interrupt | Signal::Terminate if stop.throw() => {
-            tracing::info!("stopping; a second signal stops at once");
-        }
-        Signal::Interrupt | Signal::Terminate => {
-            tracing::warn!("stopped at once; the next start replays the log");
-            std::process::exit(Exit::Failed as i32);
-        }
+        Signal::Interrupt | Signal::Terminate => match stop.throw(Instant::now()) {
+            Thrown::First => tracing::info!("stopping; a second signal stops at once"),
+            Thrown::Echo => {}
+            Thrown::Again => {
+                tracing::warn!("stopped at once; the next start replays the log");
+                std::process::exit(Exit::Failed as i32);
+            }
+        },
         Signal::Hangup => reload_filter(&logging, &sources),
         Signal::User1 => {}
     };
@@ -324,6 +341,15 @@ fn machine(what: &str, error: &std::io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signal_right_after_the_first_is_the_same_one() {
+        let (stop, start) = (StopSwitch::default(), Instant::now());
+        assert_eq!(stop.throw(start), Thrown::First);
+        assert_eq!(stop.throw(start), Thrown::Echo);
+        assert_eq!(stop.throw(start + ECHO / 2), Thrown::Echo);
+        assert_eq!(stop.throw(start + ECHO), Thrown::Again);
+    }
 
     #[test]
     fn connections_get_what_the_files_leave_and_half_at_least() {

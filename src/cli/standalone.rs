@@ -10,8 +10,8 @@ pub fn command() -> Command {
         .about("Start a broker in the foreground")
         .long_about(
             "Start a broker in the foreground. It serves Kafka clients, and metrics and health \
-             over HTTP on the same port, until SIGTERM or SIGINT; a second signal ends it at once, \
-             which loses nothing. SIGHUP reads the log filter again.\n\n\
+             over HTTP on the same port, until SIGTERM or SIGINT; a second one later than a second \
+             ends it at once, which loses nothing that is durable. SIGHUP reads the log filter again.\n\n\
              Every option is a flag, an environment variable and a line of the configuration file; \
              a flag beats the environment, and the environment beats the file.",
         )
