@@ -9,12 +9,15 @@ use net::compress::Codec;
 use net::registry;
 use net::schema::sample::{sample, Palette};
 use raft::eraftpb::{Message, MessageType};
+use rt::Shard;
 use shards::groups::records::{GroupValue, MemberValue, OffsetKey, OffsetValue, Record};
 use shards::log::{
-    ActiveCheckpoint, ClosedFacts, EmptyEntry, EpochList, LogCheckpoint, Offset, PartitionIdentity,
-    Position, SegmentMap,
+    encode_block, ActiveCheckpoint, ClosedFacts, EmptyEntry, EpochList, IndexEntry, LogCheckpoint,
+    Offset, PartitionIdentity, Position, SegmentMap,
 };
 use shards::meta::{Command, Endpoint, NewTopic, NodeId, State, TopicId};
+use shards::partition::control::Control;
+use shards::partition::producers::{BatchInfo, ProducerStates};
 use uuid::Uuid;
 use wal::{GroupId, Index, Term};
 
@@ -40,6 +43,14 @@ pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         let bytes = [&[key.len() as u8][..], &key, &value.unwrap_or_default()].concat();
         seeds.push(("offsets", name, bytes));
     }
+    seeds.push(("index", "two-blocks", index()));
+    seeds.push(("producers", "two", producers()));
+    seeds.push(("control", "log-start", Control::LogStart(42).encode().to_vec()));
+    seeds.push(("subscription", "two-topics", subscription()));
+    seeds.extend(folder());
+    seeds.push(("segment", "closed", segment()));
+    seeds.push(("replay", "a-leader-of-one", replay()));
+    seeds.extend(connections());
     seeds
 }
 
@@ -241,5 +252,102 @@ fn offsets() -> Vec<(&'static str, Record)> {
     vec![
         ("offset", Record::Offset(key, Some(value))),
         ("group", Record::Group("group".into(), Some(group))),
+    ]
+}
+
+fn index() -> Vec<u8> {
+    let entry = |at: i64| IndexEntry {
+        offset: Offset(at * 10),
+        position: Position(at as u64 * 5000),
+        max_timestamp_before: at * 100 - 1,
+        ordinal: at as u32 * 2,
+    };
+    let entries = [entry(1), entry(2), entry(3)];
+    let blocks = [encode_block(Offset(0), 0, &entries), encode_block(Offset(0), 1, &[entry(4)])];
+    blocks.concat()
+}
+
+fn producers() -> Vec<u8> {
+    let mut states = ProducerStates::new(Index(5), i64::MAX);
+    for (nth, producer) in [7, 9, 7].into_iter().enumerate() {
+        let info = BatchInfo::new(producer, 3, nth as i32 * 10, 9);
+        let index = Index(6 + nth as u64);
+        states.appended(&info, nth as i64 * 10, index, 1_700_000_000_000);
+        states.committed(index);
+    }
+    states.snapshot(Index(8))
+}
+
+/// Version 0: two topics, no user data.
+fn subscription() -> Vec<u8> {
+    b"\0\0\0\0\0\x02\0\x01a\0\x02bc\xff\xff\xff\xff".to_vec()
+}
+
+/// What a first start writes, in the simulator.
+fn folder() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    async fn write(shard: Shard) -> Vec<(&'static str, &'static str, Vec<u8>)> {
+        let data = shard.create_dir("/data").await.expect("a folder");
+        let layout = wal::layout::Layout::open(&shard, &data, 1).await.expect("a layout");
+        let node = Uuid::from_bytes(layout.node);
+        bootstrap::Identity::load_or_create(&shard, &data, 1, node).await.expect("an identity");
+        wal::probe::probe(&shard, &data).await.expect("a result");
+        let mut seeds = Vec::new();
+        for (which, name) in ["node", "layout", "wal-probe"].into_iter().enumerate() {
+            let content = data.read(name).await.expect("a file");
+            seeds.push(("folder", name, [&[which as u8][..], &content].concat()));
+        }
+        seeds
+    }
+    rt::sim::run(1, write)
+}
+
+fn segment() -> Vec<u8> {
+    let mut log = plain_batch();
+    let mut second = log.clone();
+    // The base offset lies outside of the checksum.
+    second[..8].copy_from_slice(&2i64.to_be_bytes());
+    log.extend_from_slice(&second);
+    let facts = ClosedFacts { length: log.len() as u64, next_offset: Offset(4), ..FACTS };
+    let map = SegmentMap { base_offset: Offset(0), empties: Vec::new(), ..map(Some(facts)) };
+    let map = map.encode(&IDENTITY);
+    let lengths = [(log.len() as u16).to_le_bytes(), (map.len() as u16).to_le_bytes()];
+    [&lengths.concat()[..], &log, &map, &index()].concat()
+}
+
+/// A replica of one voter with a checkpoint, a vote and two entries; then another frame.
+fn replay() -> Vec<u8> {
+    const OWNER: u8 = 1 << 4 | 5;
+    let record = |kind: u8, index: u8, term: u8, body: &[u8]| {
+        [&[kind, 0, OWNER, index, term, body.len() as u8][..], body].concat()
+    };
+    let mut descriptor = [0; 32];
+    descriptor[0] = 1; // data
+    descriptor[4] = 1; // records
+    descriptor[24] = 4; // length
+    let entry = [&descriptor[..], b"data"].concat();
+    let vote = 5u64.to_le_bytes();
+    [
+        record(5, 76, 9, &raft_checkpoint()),
+        record(1, 77, 9, &entry),
+        record(3, 77, 9, &vote),
+        vec![255],
+        record(1, 78, 9, &entry),
+    ]
+    .concat()
+}
+
+fn connections() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let mut frames = vec![100];
+    for (_, _, request) in requests().iter().take(3) {
+        frames.extend_from_slice(&(request.len() as i32).to_be_bytes());
+        frames.extend_from_slice(request);
+    }
+    let http = b"\x20GET /metrics?x=1 HTTP/1.1\r\nhost: a\r\n\r\nPOST / HTTP/1.1\r\nhost: a\r\n\
+        content-length: 2\r\n\r\nokPOST / HTTP/1.1\r\nhost: a\r\n\
+        transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    vec![
+        ("connection", "frames", frames),
+        ("connection", "http", http.to_vec()),
+        ("connection", "tls", b"\x80\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".to_vec()),
     ]
 }

@@ -12,10 +12,19 @@ use net::records::Unfolded;
 use net::scan::{recompress, scan, Target};
 use net::{header, schema, RequestKind};
 use shards::groups::records::Record;
-use shards::log::{LogCheckpoint, PartitionIdentity, SegmentMap};
+use shards::groups::subscription;
+use shards::log::{
+    find_stored, BatchHead, IndexBlock, LogCheckpoint, Offset, PartitionIdentity, Seek, SegmentMap,
+    INDEX_BLOCK_BYTES,
+};
 use shards::meta::{Command, State};
+use shards::partition::control::Control;
+use shards::partition::producers::ProducerStates;
 use wal::format::{FileHeader, Laxness, Pointer, BLOCK_BYTES};
 use wal::{FrameNumber, Scan, Step};
+
+#[path = "worlds.rs"]
+pub mod worlds;
 
 pub type Decoder = fn(&[u8]);
 
@@ -30,6 +39,14 @@ pub const DECODERS: &[(&str, Decoder)] = &[
     ("command", command),
     ("snapshot", snapshot),
     ("offsets", offsets),
+    ("index", index),
+    ("producers", producers),
+    ("control", control),
+    ("subscription", subscription),
+    ("folder", worlds::folder),
+    ("segment", worlds::segment),
+    ("replay", worlds::replay),
+    ("connection", worlds::connection),
 ];
 
 /// Bytes that a batch may unfold to here.
@@ -46,6 +63,11 @@ pub fn request(bytes: &[u8]) {
 
 /// Record batches as a Produce carries them.
 pub fn batch(bytes: &[u8]) {
+    if let Ok(head) = BatchHead::parse(bytes) {
+        let whole = bytes.get(..head.length as usize).unwrap_or(bytes);
+        assert!(head.next_offset() > head.base_offset);
+        let _ = head.verify_crc(whole);
+    }
     for batch in Batches::new(Bytes::copy_from_slice(bytes)).flatten() {
         let _ = (batch.check_crc(), batch.check_fields());
         let mut seen = 0;
@@ -159,5 +181,53 @@ pub fn offsets(bytes: &[u8]) {
     if let Ok(record) = Record::decode(key, value) {
         let raw = record.encode();
         assert_eq!(Record::decode(&raw.0, raw.1.as_deref()), Ok(record));
+    }
+}
+
+/// A stored index, whole, as it is and with the checksums of its blocks made right.
+pub fn index(bytes: &[u8]) {
+    let mut sealed = bytes.to_vec();
+    for block in sealed.chunks_exact_mut(INDEX_BLOCK_BYTES) {
+        let crc = crc32c::crc32c(&block[8..]);
+        block[4..8].copy_from_slice(&crc.to_le_bytes());
+    }
+    let Some(base) = bytes.get(16..24).and_then(|base| base.try_into().ok()) else { return };
+    // Segments lie where offsets can be: below what 63 bits hold, by more than one segment.
+    let base = Offset(i64::from_le_bytes(base).clamp(0, i64::MAX >> 1));
+    for bytes in [bytes, &sealed] {
+        for (number, block) in bytes.chunks(INDEX_BLOCK_BYTES).enumerate() {
+            if let Ok(block) = IndexBlock::verify(block, base, number as u32) {
+                assert_eq!(block.iter().count(), block.entry_count());
+            }
+        }
+        for seek in [0, base.0, base.0 + 1000, i64::MAX] {
+            let _ = find_stored(bytes, base, Seek::Offset(Offset(seek)));
+            let _ = find_stored(bytes, base, Seek::Time(seek));
+        }
+    }
+}
+
+/// A snapshot of a partition's producers.
+pub fn producers(bytes: &[u8]) {
+    sealed(bytes, |bytes| {
+        if let Ok(states) = ProducerStates::restore(bytes, i64::MAX) {
+            let again = states.snapshot(states.committed_index());
+            let read = ProducerStates::restore(&again, i64::MAX).expect("what was written");
+            assert_eq!(read.snapshot(read.committed_index()), again);
+        }
+    });
+}
+
+/// A control entry of a partition.
+pub fn control(bytes: &[u8]) {
+    if let Ok(control) = Control::decode(bytes) {
+        assert_eq!(control.encode(), bytes);
+    }
+}
+
+/// What a member of a group subscribes to.
+pub fn subscription(bytes: &[u8]) {
+    if let Ok(topics) = subscription::topics(bytes) {
+        assert!(topics.iter().map(String::len).sum::<usize>() <= bytes.len());
     }
 }

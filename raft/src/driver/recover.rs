@@ -4,8 +4,10 @@
 //! Pure. A replica that may have lost durable log is fenced: it neither votes, campaigns nor
 //! acknowledges. Everything that raft-rs would panic over is judged here first.
 
+use std::collections::BTreeSet;
+
 use prost::Message as _;
-use raft_rs::eraftpb::{ConfState, HardState as RaftHardState};
+use raft_rs::eraftpb::{ConfChangeV2, ConfState, HardState as RaftHardState};
 use wal::{Damage, FrameNumber, HardState, Index, RecoveredReplica, Term};
 
 use super::log::{GroupLog, Slot, SlotPayload};
@@ -23,8 +25,8 @@ pub enum Fence {
     NoCheckpoint,
     #[error(transparent)]
     Checkpoint(#[from] HeadError),
-    /// The newest membership cannot be decoded.
-    #[error("the membership as of entry {0} cannot be decoded")]
+    /// The newest membership cannot be decoded, or is none that a group can have.
+    #[error("the membership as of entry {0} cannot be decoded or makes no sense")]
     Membership(Index),
     /// An entry's descriptor cannot be decoded.
     #[error("entry {0} cannot be decoded")]
@@ -38,10 +40,19 @@ pub enum Fence {
     /// Terms never fall within a log.
     #[error("entry {index} has term {term}, below the one before it")]
     TermFell { index: Index, term: Term },
+    /// An entry's term is written with that term or a later one as the replica's own.
+    #[error("entry {index} has term {term}, and the replica's own is {own}")]
+    TermAhead { index: Index, term: Term, own: Term },
+    /// A term or an index that no group reaches: the next one would not fit.
+    #[error("term {term} at index {index}")]
+    Numbers { term: Term, index: Index },
     /// The commit index that was recorded lies beyond the log.
     #[error("commit index {commit} lies beyond the last entry {last}")]
     CommitBeyondLog { commit: Index, last: Index },
 }
+
+/// Above every term and index of a group that lives.
+const NUMBER_MAX: u64 = u64::MAX >> 1;
 
 /// A replica that can run.
 pub(crate) struct Recovered {
@@ -61,6 +72,9 @@ pub(crate) fn recover(replica: &RecoveredReplica) -> Result<Recovered, Fence> {
     let (index, term, body) = replica.checkpoint.as_ref().ok_or(Fence::NoCheckpoint)?;
     let (head, _) = decode_checkpoint(body)?;
     let (membership_index, membership) = newest_membership(replica, &head)?;
+    if !is_sound(&membership) {
+        return Err(Fence::Membership(membership_index));
+    }
     let mut hard_state = merge(head.hard_state, replica.hard_state);
     hard_state.commit = hard_state.commit.max(*index);
 
@@ -74,6 +88,13 @@ pub(crate) fn recover(replica: &RecoveredReplica) -> Result<Recovered, Fence> {
     let last = log.last();
     if hard_state.commit > last {
         return Err(Fence::CommitBeyondLog { commit: hard_state.commit, last });
+    }
+    let own = hard_state.term;
+    if own.0.max(last.0) > NUMBER_MAX {
+        return Err(Fence::Numbers { term: own, index: last });
+    }
+    if let Some(term) = log.term_of(last).filter(|term| *term > own) {
+        return Err(Fence::TermAhead { index: last, term, own });
     }
     Ok(Recovered { log, hard_state, membership, membership_index, applied: *index })
 }
@@ -93,7 +114,11 @@ fn restore_entries(log: &mut GroupLog, replica: &RecoveredReplica) -> Result<(),
         }
         let (kind, descriptor) = entry::decode(&found.prefix).ok_or(Fence::Entry(found.index))?;
         let prefix = found.prefix.slice(DESCRIPTOR_BYTES..);
-        if kind == EntryKind::Membership && prefix.len() != descriptor.length as usize {
+        let is_whole = || {
+            prefix.len() == descriptor.length as usize
+                && ConfChangeV2::decode(prefix.clone()).is_ok()
+        };
+        if kind == EntryKind::Membership && !is_whole() {
             return Err(Fence::Entry(found.index));
         }
         log.restore(Slot {
@@ -121,6 +146,25 @@ fn newest_membership(
         }
         _ => Ok((head.membership_index, head.membership.clone())),
     }
+}
+
+/// Whether a group can have this membership: there are voters, nobody is named twice, and what
+/// belongs to a joint configuration stands in one.
+fn is_sound(membership: &ConfState) -> bool {
+    let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = membership;
+    let set = |ids: &[u64]| {
+        let set: BTreeSet<u64> = ids.iter().copied().filter(|id| *id != 0).collect();
+        (set.len() == ids.len()).then_some(set)
+    };
+    let all = (set(voters), set(learners), set(voters_outgoing), set(learners_next));
+    let (Some(voters), Some(learners), Some(outgoing), Some(next)) = all else { return false };
+    let is_joint = !outgoing.is_empty();
+    !voters.is_empty()
+        && learners.is_disjoint(&voters)
+        && learners.is_disjoint(&outgoing)
+        && next.is_subset(&outgoing)
+        && next.is_disjoint(&voters)
+        && (is_joint || !auto_leave)
 }
 
 /// Both were true when they were written: the higher term knows its vote, and within one term a
@@ -160,7 +204,7 @@ mod tests {
 
     fn replica(entries: Vec<RecoveredEntry>) -> RecoveredReplica {
         let head = RaftHead {
-            hard_state: state(5, 0, 5),
+            hard_state: state(6, 0, 5),
             membership_index: Index(5),
             membership: ConfState::from((vec![1], vec![])),
         };
@@ -201,6 +245,9 @@ mod tests {
         let fell = Fence::TermFell { index: Index(7), term: Term(5) };
         assert_eq!(fence(&replica(vec![found(6, 6), found(7, 5)])), fell);
 
+        let ahead = Fence::TermAhead { index: Index(6), term: Term(7), own: Term(6) };
+        assert_eq!(fence(&replica(vec![found(6, 7)])), ahead);
+
         let mut beyond = replica(vec![found(6, 6)]);
         beyond.hard_state = state(6, 1, 7);
         let expected = Fence::CommitBeyondLog { commit: Index(7), last: Index(6) };
@@ -226,5 +273,49 @@ mod tests {
         assert_eq!((recovered.membership_index, recovered.membership), (Index(6), newer));
         both.membership = Some((Index(6), Term(6), Bytes::from_static(&[0xff])));
         assert_eq!(fence(&both), Fence::Membership(Index(6)));
+    }
+
+    #[test]
+    fn a_membership_that_no_group_can_have_is_fenced() {
+        let joint = ConfState {
+            voters: vec![1, 2],
+            learners: vec![4],
+            voters_outgoing: vec![1, 3],
+            learners_next: vec![3],
+            auto_leave: true,
+        };
+        let fenced = |membership: &ConfState| {
+            let mut replica = replica(vec![]);
+            replica.membership = Some((Index(6), Term(6), membership.encode_to_vec().into()));
+            recover(&replica).err()
+        };
+        assert_eq!(fenced(&joint), None);
+        for nonsense in [
+            ConfState::default(),
+            ConfState::from((vec![0], vec![])),
+            ConfState::from((vec![1, 1], vec![])),
+            ConfState::from((vec![1], vec![1])),
+            ConfState { auto_leave: true, ..ConfState::from((vec![1], vec![])) },
+            ConfState { learners_next: vec![2], ..joint.clone() },
+            ConfState { learners: vec![3], ..joint.clone() },
+        ] {
+            let expected = Some(Fence::Membership(Index(6)));
+            assert_eq!(fenced(&nonsense), expected, "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn entries_and_numbers_that_raft_cannot_take_are_fenced() {
+        let descriptor = Descriptor { length: 1, ..Descriptor::default() };
+        let mut change = found(6, 6);
+        let mut prefix = entry::encode(EntryKind::Membership, &descriptor).to_vec();
+        prefix.push(0xff);
+        change.prefix = prefix.into();
+        assert_eq!(fence(&replica(vec![change])), Fence::Entry(Index(6)));
+
+        let mut endless = replica(vec![]);
+        endless.hard_state = state(u64::MAX, 0, 5);
+        let numbers = Fence::Numbers { term: Term(u64::MAX), index: Index(5) };
+        assert_eq!(fence(&endless), numbers);
     }
 }

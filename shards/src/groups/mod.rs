@@ -12,7 +12,7 @@ mod join;
 mod offsets;
 pub mod records;
 pub mod runtime;
-mod subscription;
+pub mod subscription;
 mod sync;
 #[cfg(test)]
 mod tests;

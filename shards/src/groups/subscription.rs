@@ -4,7 +4,8 @@
 use super::records::RecordError;
 use super::wire::Reader;
 
-pub(super) fn topics(metadata: &[u8]) -> Result<Vec<String>, RecordError> {
+/// The topics of a subscription.
+pub fn topics(metadata: &[u8]) -> Result<Vec<String>, RecordError> {
     let mut reader = Reader::new(metadata);
     if reader.i16("subscription version")? < 0 {
         return Err(RecordError::Length("subscription version"));

@@ -36,6 +36,7 @@ pub use codec::FormatError;
 pub use context::{LogContext, LogStats};
 pub use epochs::{EpochList, EpochStart};
 pub use flush::{CheckpointSink, FlushError, FlushedCheckpoint, Flusher, RoundReport};
+pub use index::{encode_block, find_stored, IndexBlock, IndexEntry, Seek, INDEX_BLOCK_BYTES};
 pub use inspect::{inspect_list, inspect_segment, BatchReport, SegmentReport};
 pub use lookup::TimeHit;
 pub use map::{ClosedFacts, EmptyEntry, SegmentMap};

@@ -1,0 +1,4 @@
+//! See `segment` in `tests/decoders/worlds.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| chronik_fuzz::entries::worlds::segment(bytes));
