@@ -332,6 +332,22 @@ fn elections_and_moves() {
         .map(|r| r.partition_result[0].error_code)
         .collect();
     assert_eq!(codes, [84, 3, 3]);
+    // As a live Kafka 4.1.1 answers: the type is looked at where there is something to elect.
+    let typed = |kind: i8, topics: Option<Vec<_>>| {
+        let asked = m::ElectLeadersRequest::default().with_election_type(kind);
+        let asked = asked.with_topic_partitions(topics);
+        let ResponseKind::ElectLeaders(response) = cluster.ask(2, asked) else { panic!() };
+        let results = response.replica_election_results;
+        let codes = results.iter().map(|r| r.partition_result[0].error_code).collect::<Vec<_>>();
+        (response.error_code, codes)
+    };
+    let some = || Some(vec![partitions("t", 0), partitions("x", 0)]);
+    assert_eq!(typed(1, some()), (0, vec![84, 3]));
+    for kind in [-1, 2, 7] {
+        assert_eq!(typed(kind, some()), (42, vec![42, 42]), "type {kind}");
+        assert_eq!(typed(kind, None), (42, vec![]), "type {kind} everywhere");
+        assert_eq!(typed(kind, Some(Vec::new())), (0, vec![]), "type {kind} nowhere");
+    }
 
     let reassign = |topic: &str, replicas: Option<Vec<i32>>| {
         let partition = m::alter_partition_reassignments_request::ReassignablePartition::default()

@@ -93,6 +93,8 @@ fn elections(pair: &mut Pair) {
     }
     pair.ask("elections everywhere", 2, |_| asking(2, 0, None));
     pair.ask("elections nowhere", 2, |_| asking(2, 0, Some(&[])));
+    pair.ask("elections everywhere, of type 7", 2, |_| asking(2, 7, None));
+    pair.ask("elections nowhere, of type 7", 2, |_| asking(2, 7, Some(&[])));
 }
 
 fn reassignments(pair: &mut Pair) {
