@@ -99,3 +99,23 @@ fn a_batch_that_unfolds_far_but_fits_is_taken() {
         assert_eq!(offset_at(&mut wire, "gzip", 1), (0, 0), "found inside the batch");
     }
 }
+
+/// Of more than 8 MiB, the window that some decoders stop at, and that the broker must look into.
+#[test]
+fn a_large_zstd_batch_is_taken_and_stored_anew() {
+    let scene = Scene::with(&["--wal-budget-bytes", "1GiB"]);
+    let mut wire = scene.stranger();
+    let configs = [("compression.type", "gzip"), ("max.message.bytes", "12000000")];
+    crate::hostile::create(&mut wire, "gzip", &configs);
+    let mut state = 1u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let value: Vec<u8> = (0..10 << 20).map(|_| noise()).collect();
+    let builder = net::builder::BatchBuilder::new().codec(Codec::Zstd);
+    let batch = builder.record(1_700_000_000_000, None, Some(&value)).build().unwrap();
+    assert!(batch.bytes.len() > 10 << 20);
+    assert_eq!(produce(&mut wire, "gzip", batch.bytes.to_vec()), (0, 0));
+    assert_eq!(offset_at(&mut wire, "gzip", 1), (0, 0), "found inside the batch");
+}
