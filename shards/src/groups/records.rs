@@ -168,7 +168,8 @@ fn decode_offset_value(bytes: &[u8]) -> Result<OffsetValue, RecordError> {
         leader_epoch: if version >= 3 { reader.i32("leader epoch")? } else { -1 },
         metadata: reader.string(compact, "metadata")?,
         commit_timestamp: reader.i64("commit timestamp")?,
-        expire_timestamp: if version == 1 { reader.i64("expire timestamp")? } else { -1 },
+        // Any negative time is none.
+        expire_timestamp: if version == 1 { reader.i64("expire timestamp")?.max(-1) } else { -1 },
     };
     if compact {
         reader.skip_tags()?;

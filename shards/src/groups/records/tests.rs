@@ -52,6 +52,11 @@ fn every_version_of_a_commit_is_read() {
             "0001 0000000000000102 0001 6d 0000000000000a0b 000000000000000c",
             OffsetValue { expire_timestamp: 12, ..no_epoch.clone() },
         ),
+        // Found by a fuzzer: read as it stood, it was written back as another.
+        (
+            "0001 0000000000000102 0001 6d 0000000000000a0b ffffffffffff6800",
+            OffsetValue { expire_timestamp: -1, ..no_epoch.clone() },
+        ),
         ("0002 0000000000000102 0001 6d 0000000000000a0b", no_epoch),
         ("0003 0000000000000102 00000005 0001 6d 0000000000000a0b", value.clone()),
         ("0004 0000000000000102 00000005 02 6d 0000000000000a0b 00", value.clone()),
