@@ -10,6 +10,7 @@ mod hostile;
 mod http;
 mod kill;
 mod load;
+mod memory;
 mod metrics;
 mod mutations;
 mod process;

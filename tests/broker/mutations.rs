@@ -128,6 +128,7 @@ fn every_api_and_version_survives_frames_that_lie() {
 /// A frame of some 60 bytes that claims two billion elements, in every place of every request
 /// where a count may stand: what the shapes refuse is closed, and nothing is allocated for it.
 /// The peak of the address space would show what was reserved and never touched.
+/// `tests/limits.sh` runs this with both settings of `vm.overcommit_memory`.
 #[test]
 fn claims_of_two_billion_elements_cost_nothing() {
     let mut scene = Scene::new();
@@ -138,27 +139,46 @@ fn claims_of_two_billion_elements_cost_nothing() {
         }
     }
     assert!(frames.len() > 1_000, "{}", frames.len());
-    let refused = |scene: &Scene, frames: &[(String, Vec<u8>)]| {
-        for few in frames.chunks(8) {
-            let wires = few.iter().map(|(_, frame)| {
-                let mut wire = scene.stranger();
-                wire.send_frame(frame);
-                wire
-            });
-            for (mut wire, (what, _)) in wires.collect::<Vec<_>>().into_iter().zip(few) {
-                wire.assert_closed(what);
-            }
-        }
-    };
-    refused(&scene, &frames[..100]);
+    for (what, frame) in &frames[..100] {
+        refused(&scene, what, frame);
+    }
     scene.undisturbed();
     let before = Memory::of(scene.broker.process());
-    refused(&scene, &frames);
+    let mut most = 0;
+    for (what, frame) in &frames {
+        // The broker has other things to do: what a frame costs, it costs each time.
+        let cost = (0..3).map(|_| cost(&scene, what, frame)).find(|cost| *cost < CLAIM_BYTES);
+        let cost =
+            cost.unwrap_or_else(|| panic!("{what}: more than {CLAIM_BYTES} bytes, each time"));
+        most = most.max(cost);
+    }
     let after = Memory::of(scene.broker.process());
-    let resident = after.peak_resident_bytes.saturating_sub(before.peak_resident_bytes);
-    assert!(resident < 4 << 20, "{} KiB resident", resident >> 10);
     let reserved = after.peak_virtual_bytes.saturating_sub(before.peak_virtual_bytes);
+    println!(
+        "{} claims: {} KiB at most, {} KiB reserved",
+        frames.len(),
+        most >> 10,
+        reserved >> 10
+    );
     assert!(reserved < 512 << 20, "{} MiB of address space", reserved >> 20);
+}
+
+/// What one such frame may cost.
+const CLAIM_BYTES: u64 = 1 << 20;
+
+fn refused(scene: &Scene, what: &str, frame: &[u8]) {
+    let mut wire = scene.stranger();
+    wire.send_frame(frame);
+    wire.assert_closed(what);
+}
+
+/// How far resident memory rose while a frame was refused, in bytes.
+fn cost(scene: &Scene, what: &str, frame: &[u8]) -> u64 {
+    let process = scene.broker.process();
+    Memory::forget_peak(process);
+    let before = Memory::of(process).peak_resident_bytes;
+    refused(scene, what, frame);
+    Memory::of(process).peak_resident_bytes.saturating_sub(before)
 }
 
 /// The frames of one request with a claim that the shapes refuse.

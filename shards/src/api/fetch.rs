@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use kafka_protocol::messages::{FetchRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
+use net::limits::Charge;
 use net::wire::{encode_fetch, EpochEnd, FetchAnswer, FetchPartition, FetchTopic};
 use net::{Answer, ApiKey, ErrorCode, Request};
 use rt::ShardId;
@@ -44,7 +45,8 @@ pub async fn handle(broker: Broker, request: Request, body: FetchRequest) -> Ans
     let limits = Limits::of(&body, broker.config().fetch_max_bytes);
     let read_committed = body.isolation_level == 1;
     let mut slots = Slots::resolve(&broker, &plan, read_committed, stranger);
-    slots.read_until_enough(&broker, &limits).await;
+    // Held until the answer leaves here: the connection charges it when it writes, in this turn.
+    let _held = slots.read_until_enough(&broker, &limits).await;
     let found = slots.fit(limits.max_bytes);
     answer(&broker, version, &plan, found, read_committed)
 }
@@ -185,12 +187,15 @@ fn session_request(body: &FetchRequest, by_id: bool) -> SessionRequest {
 struct Slots {
     items: BTreeMap<ShardId, Vec<Item>>,
     found: Vec<Option<Found>>,
+    /// With so many the last read was as large as memory allowed.
+    room_bytes: usize,
 }
 
 impl Slots {
     fn resolve(broker: &Broker, plan: &Plan, read_committed: bool, stranger: bool) -> Slots {
         let image = broker.image();
-        let mut slots = Slots { items: BTreeMap::new(), found: vec![None; plan.partitions.len()] };
+        let found = vec![None; plan.partitions.len()];
+        let mut slots = Slots { items: BTreeMap::new(), found, room_bytes: usize::MAX };
         for (slot, (key, partition, ask)) in plan.partitions.iter().enumerate() {
             let located = topic_of(&image, key).and_then(|topic| topic.partition(*partition));
             match located {
@@ -218,29 +223,42 @@ impl Slots {
 
     /// Reads, and reads again whenever there is more, until the answer has `min_bytes`, somebody
     /// must hear of an error, or the time is over.
-    async fn read_until_enough(&mut self, broker: &Broker, limits: &Limits) {
+    async fn read_until_enough(&mut self, broker: &Broker, limits: &Limits) -> Charge {
         let deadline = broker.shard().now() + limits.max_wait;
         loop {
-            self.read(broker, limits.max_bytes).await;
-            let found = || self.found.iter().flatten();
-            let enough = found().map(Found::bytes).sum::<usize>() >= limits.min_bytes;
-            if enough || found().any(Found::ends_wait) {
-                return;
+            let held = self.read(broker, limits.max_bytes).await;
+            let ends_wait = self.found.iter().flatten().any(Found::ends_wait);
+            if self.bytes() >= limits.min_bytes.min(self.room_bytes) || ends_wait {
+                return held;
             }
             let left = deadline.saturating_since(broker.shard().now());
             if left.is_zero() {
-                return;
+                return held;
             }
             let waits = self.waits(broker);
-            if broker.shard().timeout(left, waits).await.is_err() {
+            let woken = broker.shard().timeout(left, waits).await.is_ok();
+            // What is read next takes its place.
+            drop(held);
+            if !woken {
                 // What arrived meanwhile without waking the wait is still worth sending.
-                self.read(broker, limits.max_bytes).await;
-                return;
+                return self.read(broker, limits.max_bytes).await;
             }
         }
     }
 
-    async fn read(&mut self, broker: &Broker, max_bytes: usize) {
+    /// Of all records found.
+    fn bytes(&self) -> usize {
+        self.found.iter().flatten().map(Found::bytes).sum()
+    }
+
+    /// Reads what there is room for in the memory of this shard's requests, which may wait for
+    /// some. A short answer makes a client ask again; what was found is charged.
+    async fn read(&mut self, broker: &Broker, max_bytes: usize) -> Charge {
+        let mut held = broker.network().memory.grant(max_bytes).await;
+        let granted = held.bytes();
+        // Half of it is full enough: the next batch may not have fitted.
+        self.room_bytes = if granted < max_bytes { granted / 2 } else { usize::MAX };
+        let max_bytes = granted.min(max_bytes);
         let calls: Vec<_> = self
             .items
             .iter()
@@ -255,6 +273,8 @@ impl Slots {
                 self.found[slot] = Some(found);
             }
         }
+        held.set(self.bytes());
+        held
     }
 
     /// Resolves when one of the partitions has more than it gave.

@@ -9,6 +9,11 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Has the kernel count the peak of resident memory anew; where it does not, the peak stays.
+    pub fn forget_peak(process: u32) {
+        let _ = std::fs::write(format!("/proc/{process}/clear_refs"), "5");
+    }
+
     pub fn of(process: u32) -> Memory {
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
         let bytes = |name: &str| {

@@ -225,6 +225,11 @@ fn spawn(
     }
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
+    if let Some(group) = std::env::var_os("CHRONIK_TEST_CGROUP") {
+        let procs = Path::new(&group).join("cgroup.procs");
+        std::fs::write(&procs, child.id().to_string())
+            .unwrap_or_else(|error| panic!("{}: {error}", procs.display()));
+    }
     let (ready, heard) = channel();
     collect(child.stdout.take().unwrap(), lines, None);
     collect(child.stderr.take().unwrap(), lines, Some(ready));

@@ -64,6 +64,14 @@ impl Wire {
         Some(body.into())
     }
 
+    /// As [`Wire::receive`] from a broker that has much else to do.
+    pub fn receive_slowly(&mut self) -> Option<Bytes> {
+        self.stream.set_read_timeout(Some(12 * LIMIT)).unwrap();
+        let received = self.receive();
+        self.stream.set_read_timeout(Some(LIMIT)).unwrap();
+        received
+    }
+
     /// The connection ends without a byte.
     pub fn assert_closed(&mut self, what: &str) {
         let mut byte = [0; 1];
