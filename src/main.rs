@@ -4,6 +4,7 @@
 //! line, exit codes. Everything here runs on the main thread, before or beside the shards; nothing
 //! here serves a client.
 
+mod batches;
 mod cli;
 mod config;
 mod failure;

@@ -19,6 +19,7 @@ use shards::config::Settings;
 use shards::meta::NodeId;
 use shards::options::{Acknowledge, Options};
 
+use crate::batches::Batches;
 use crate::cli;
 use crate::config::{self, Config, Resolved, Sources};
 use crate::failure::{Exit, Failure};
@@ -63,6 +64,10 @@ pub fn run(resolved: Resolved, sources: Sources) -> Result<(), Failure> {
         tracing::warn!("the limit of open files stays as it is: {error}");
         OPEN_FILES_USUAL
     });
+    let batches = Batches::of(&config);
+    if !batches.fit() {
+        return Err(Failure::new(Exit::Usage, batches.text()).hint(batches.change()));
+    }
     preflight()?;
     let _folder = DataFolder::claim(&config.data_dir)?;
     if let Some(warning) = cli::file_system_warning(&config.data_dir) {

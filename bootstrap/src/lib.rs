@@ -14,13 +14,14 @@ use std::sync::Arc;
 
 use rt::{Dir, Mesh, Shard, ShardId};
 use shards::broker::{shard_of, Broker};
+use shards::config::{batches, BrokerView};
 use shards::meta::{Command, Endpoint, NodeId, FEATURE_LEVEL};
 use shards::options::{FlushMode, Options};
 use shards::{listen, node};
 use thiserror::Error;
 use uuid::Uuid;
 use wal::layout::{Layout, LayoutError};
-use wal::{Flush, Owner, RecoveryReport, Wal, WalError, WalOptions};
+use wal::{Flush, Owner, RecoveryReport, Wal, WalError};
 
 pub use identity::{Identity, IdentityError};
 
@@ -103,6 +104,7 @@ pub async fn start(
     if shard.id() == ShardId(0) {
         let newly_founded = found(&broker, &data, &prepared.identity).await?;
         register(&broker, &prepared.identity).await?;
+        warn_of_batches(&broker);
         let admin_port = open_ports(&broker).await?;
         let cluster_id = broker.image().cluster_id();
         on_ready(Ready {
@@ -141,7 +143,7 @@ async fn prepare(
     } else {
         let (was, is) = (layout.shards, shard.count());
         tracing::info!("the data folder was written by {was} shards and moves to {is}");
-        let wal_options = wal_options(options, is, flush);
+        let wal_options = options.wal_options(is, flush);
         let place = move |owner: Owner| shard_of(owner.group, is);
         layout.change(shard, data, is, wal_options, place).await?
     };
@@ -152,20 +154,6 @@ async fn prepare(
     Ok((Prepared { identity, layout, flush }, cost))
 }
 
-fn wal_options(options: &Options, shards: u16, flush: Flush) -> WalOptions {
-    let shared = WalOptions { flush, ..WalOptions::for_shards(options.wal_budget_bytes, shards) };
-    match options.wal_file_bytes {
-        None => shared,
-        Some(file_bytes) => WalOptions {
-            file_bytes,
-            first_file_bytes: file_bytes,
-            budget_bytes: (options.wal_budget_bytes / u64::from(shards)).max(4 * file_bytes),
-            frame_max_bytes: file_bytes / 2,
-            ..shared
-        },
-    }
-}
-
 async fn start_shard(
     shard: &Shard,
     options: &Arc<Options>,
@@ -174,7 +162,7 @@ async fn start_shard(
 ) -> Result<Broker, StartError> {
     let layout = &prepared.layout;
     let folder = layout.wal_dir(data, shard.id()).await?;
-    let wal_options = wal_options(options, shard.count(), prepared.flush);
+    let wal_options = options.wal_options(shard.count(), prepared.flush);
     let (wal, recovered) =
         Wal::open(shard, folder, wal_options, layout.identity(shard.id())).await?;
     report(shard, &recovered.report);
@@ -240,6 +228,24 @@ async fn register(broker: &Broker, identity: &Identity) -> Result<(), StartError
     let node = identity.node_id;
     tracing::info!("Successfully registered broker {node} in Raft metadata");
     Ok(())
+}
+
+/// Topics may stand from a time with a larger log, or fewer shards: they work, but for what no
+/// longer fits.
+fn warn_of_batches(broker: &Broker) {
+    let (options, image) = (broker.options(), broker.image());
+    let shards = broker.shard().count();
+    let limit = options.batch_max_bytes(shards);
+    let beyond = batches::beyond(&image, &BrokerView::new(&options.settings, &image), limit);
+    if !beyond.is_empty() {
+        tracing::warn!(
+            "the write-ahead log takes batches of up to {limit} bytes (wal_budget_bytes is {} over \
+             {shards} shards), and these topics allow larger ones, which are refused with \
+             MESSAGE_TOO_LARGE: {}",
+            options.wal_budget_bytes,
+            beyond.join(", ")
+        );
+    }
 }
 
 /// Opens the Kafka port on every shard, and the admin port on this one, if there is to be one; gives

@@ -80,12 +80,17 @@ struct Inner {
     tasks: RefCell<Vec<Task<()>>>,
 }
 
+/// The longest payload of an entry in a log whose records have bodies of at most so many bytes.
+pub const fn payload_max_bytes(body_max_bytes: u64) -> u64 {
+    body_max_bytes - DESCRIPTOR_BYTES as u64
+}
+
 impl Groups {
     /// The groups of a shard over its log, none yet. Nothing happens before [`Groups::start`].
     pub fn new(shard: &Shard, wal: Wal, mut options: GroupsOptions) -> Groups {
         let body_max_bytes = wal.body_max_bytes();
         let entry_max_bytes = &mut options.driver.entry_max_bytes;
-        *entry_max_bytes = (*entry_max_bytes).min(body_max_bytes - DESCRIPTOR_BYTES as u64);
+        *entry_max_bytes = (*entry_max_bytes).min(payload_max_bytes(body_max_bytes));
         let generator = shard.clone();
         let driver = Driver::new(options.driver, Box::new(move || generator.random()));
         let inner = Inner {

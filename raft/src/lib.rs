@@ -20,7 +20,7 @@ mod machine;
 pub mod transport;
 
 pub use entry::{entry_of, payload_of, Descriptor, EntryKind, Proposal, DESCRIPTOR_BYTES};
-pub use groups::{Groups, GroupsOptions, Outbound};
+pub use groups::{payload_max_bytes, Groups, GroupsOptions, Outbound};
 pub use head::{decode_checkpoint, HeadError, RaftHead};
 pub use machine::{Committed, Leadership, Machine, Payload};
 pub use raft_proto::eraftpb;

@@ -56,6 +56,10 @@ impl Admin for Broker {
         })
     }
 
+    fn batch_max_bytes(&self) -> u64 {
+        self.options().batch_max_bytes(self.shard().count())
+    }
+
     fn entropy(&self) -> [u8; 16] {
         self.shard().entropy()
     }

@@ -5,8 +5,14 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use wal::{Flush, WalOptions};
+
 use crate::config::Settings;
 use crate::meta::NodeId;
+
+/// Steps of a shard's share in the budget of the log: beyond the last of them files grow no more.
+const WAL_BUDGET_STEP_BYTES: u64 = 64 << 20;
+const WAL_BUDGET_STEPS: u64 = 16;
 
 /// How the write-ahead log makes a frame durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +73,37 @@ pub struct Options {
 }
 
 impl Options {
+    /// The settings of the write-ahead log of each of `shards` shards.
+    pub fn wal_options(&self, shards: u16, flush: Flush) -> WalOptions {
+        let shared = WalOptions { flush, ..WalOptions::for_shards(self.wal_budget_bytes, shards) };
+        match self.wal_file_bytes {
+            None => shared,
+            Some(file_bytes) => WalOptions {
+                file_bytes,
+                first_file_bytes: file_bytes,
+                budget_bytes: (self.wal_budget_bytes / u64::from(shards)).max(4 * file_bytes),
+                frame_max_bytes: file_bytes / 2,
+                ..shared
+            },
+        }
+    }
+
+    /// The largest record batch that the log of one of `shards` shards takes, whatever
+    /// `max.message.bytes` allows.
+    pub fn batch_max_bytes(&self, shards: u16) -> u64 {
+        raft::payload_max_bytes(self.wal_options(shards, Flush::Fdatasync).body_max_bytes())
+    }
+
+    /// The smallest `wal_budget_bytes`, in steps, with which the log takes batches of so many
+    /// bytes; none if there is no such budget.
+    pub fn wal_budget_for(batch_bytes: u64, shards: u16) -> Option<u64> {
+        let takes = |budget: &u64| {
+            let log = WalOptions::for_shards(*budget, shards);
+            raft::payload_max_bytes(log.body_max_bytes()) >= batch_bytes
+        };
+        (1..=WAL_BUDGET_STEPS).map(|n| n * WAL_BUDGET_STEP_BYTES * u64::from(shards)).find(takes)
+    }
+
     /// The defaults for a node with this data folder.
     pub fn new(node: NodeId, data_dir: PathBuf) -> Options {
         Options {

@@ -14,6 +14,7 @@ use super::connect::on_shard;
 use super::machine;
 use super::options;
 use super::output::{print, Table};
+use crate::batches::Batches;
 use crate::config::Config;
 use crate::failure::{Exit, Failure};
 
@@ -37,6 +38,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let mut checks = vec![machine::kernel()];
     checks.extend(preflight(rt::preflight()));
     checks.extend(machine::checks());
+    checks.push(batches(&Batches::of(&config)));
     let can_run = checks.iter().all(|check| check.verdict != Verdict::Fail);
     checks.extend(folder(&config, can_run));
     print(&table(&checks));
@@ -121,6 +123,14 @@ fn preflight(findings: Vec<Finding>) -> Vec<Check> {
         Check { what, verdict, found: finding.detail.clone(), change: finding.hint.clone() }
     };
     PREFLIGHT.map(line).into()
+}
+
+/// Whether the log takes the batches that the configuration allows.
+fn batches(batches: &Batches) -> Check {
+    match batches.fit() {
+        true => Check::ok("batches", batches.text()),
+        false => Check::bad("batches", Verdict::Fail, batches.text(), batches.change()),
+    }
 }
 
 /// The checks of the data folder: whether it can be written, how fast, and how much fits.

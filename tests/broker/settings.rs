@@ -17,7 +17,7 @@ use crate::clients::read_all;
 use crate::hostile::{batch, create, name, produce};
 use crate::support::http::get;
 use crate::support::wire::Wire;
-use crate::support::Broker;
+use crate::support::{run, Broker};
 
 fn metadata(wire: &mut Wire, topic: &str) -> (i16, usize) {
     let wanted = MetadataRequestTopic::default().with_name(Some(name(topic)));
@@ -169,4 +169,83 @@ fn relaxed_is_answered_and_says_its_name_everywhere() {
     broker.wait_for_line("durability  always: a write is answered when it is on disk");
     shown(&broker, "always");
     assert_eq!(read_all(&broker.address(), "soon")[&0].len(), 20);
+}
+
+/// The smallest log that there is, of one shard.
+const SMALL_LOG: [&str; 4] = ["--shards", "1", "--wal-budget-bytes", "64MiB"];
+
+/// The limit that a text names.
+fn batches_of_up_to(text: &str) -> usize {
+    let (_, rest) = text.split_once("batches of up to ").unwrap_or_else(|| panic!("{text}"));
+    rest.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// A batch of so many bytes.
+fn batch_of_bytes(bytes: usize) -> Vec<u8> {
+    let mut value = vec![b'x'; bytes];
+    while batch(&[&value]).len() > bytes {
+        value.truncate(value.len() - (batch(&[&value]).len() - bytes));
+    }
+    assert_eq!(batch(&[&value]).len(), bytes);
+    batch(&[&value])
+}
+
+#[test]
+fn a_start_that_allows_batches_beyond_the_log_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").display().to_string();
+    for (command, code) in [("standalone", 2), ("doctor", 3)] {
+        let mut arguments = vec![command, "--data-dir", &data, "--disk-reserve-bytes", "0"];
+        arguments.extend(SMALL_LOG);
+        arguments.extend(["--message-max-bytes", "8MiB"]);
+        let ended = run(&arguments);
+        let said = [ended.stdout, ended.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        assert_eq!(ended.status.code(), Some(code), "{said}");
+        assert!(said.contains("message_max_bytes is 8388608; the log takes batches"), "{said}");
+        assert!(said.contains("a wal_budget_bytes of 192 MiB takes such batches"), "{said}");
+        assert!(batches_of_up_to(&said) > 4_000_000, "{said}");
+    }
+}
+
+/// The largest batch that may be allowed is taken, also when the log goes round with such batches,
+/// and is there after a crash.
+#[test]
+fn the_largest_batch_of_the_log_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").display().to_string();
+    let mut doctor = vec!["doctor", "--data-dir", &data, "--disk-reserve-bytes", "0"];
+    doctor.extend(SMALL_LOG);
+    let limit = batches_of_up_to(&String::from_utf8(run(&doctor).stdout).unwrap());
+    let mut broker = Broker::start_with(&SMALL_LOG);
+    let mut wire = Wire::connect(broker.port());
+    create(&mut wire, "large", &[("max.message.bytes", &limit.to_string())]);
+    let large = batch_of_bytes(limit);
+    for offset in 0..40 {
+        assert_eq!(produce(&mut wire, "large", large.clone()), (0, offset));
+    }
+    broker.kill();
+    broker.restart();
+    let mut wire = Wire::connect(broker.port());
+    assert_eq!(produce(&mut wire, "large", batch(&[b"small"])), (0, 40));
+    assert_eq!(read_all(&broker.address(), "large")[&0].len(), 41);
+}
+
+/// What an earlier start with a larger log allowed is said, and costs only what does not fit.
+#[test]
+fn topics_beyond_a_smaller_log_are_named_at_the_start() {
+    let mut broker = Broker::start_with(&["--shards", "1", "--wal-budget-bytes", "256MiB"]);
+    let mut wire = Wire::connect(broker.port());
+    create(&mut wire, "wide", &[("max.message.bytes", "10000000")]);
+    let large = batch_of_bytes(9_000_000);
+    assert_eq!(produce(&mut wire, "wide", large.clone()), (0, 0));
+    broker.kill();
+    broker.restart_with(&SMALL_LOG);
+    broker.wait_for_line(
+        "these topics allow larger ones, which are refused with MESSAGE_TOO_LARGE: wide",
+    );
+    let mut wire = Wire::connect(broker.port());
+    assert_eq!(produce(&mut wire, "wide", large), (10, -1));
+    assert_eq!(produce(&mut wire, "wide", batch(&[b"small"])), (0, 1));
+    assert_eq!(read_all(&broker.address(), "wide")[&0].len(), 2);
 }

@@ -2,7 +2,7 @@
 //! has the whole budget to itself.
 
 use crate::error::WalError;
-use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES};
+use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES};
 
 /// How a frame is made durable. Chosen by [`crate::probe`] or by configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,11 @@ impl WalOptions {
             return Ok(());
         };
         Err(WalError::Options(complaint.to_owned()))
+    }
+
+    /// The longest body that a record of such a log can have.
+    pub fn body_max_bytes(&self) -> u64 {
+        self.record_max_bytes() - (RECORD_HEADER_BYTES + RECORD_ALIGN_BYTES) as u64
     }
 
     /// Bytes of the largest record, its header included.

@@ -203,8 +203,7 @@ impl Wal {
 
     /// The longest body that a record can have: [`WalError::TooLarge`] beyond it.
     pub fn body_max_bytes(&self) -> u64 {
-        let header_bytes = crate::format::RECORD_HEADER_BYTES + crate::format::RECORD_ALIGN_BYTES;
-        self.core.options.record_max_bytes() - header_bytes as u64
+        self.core.options.body_max_bytes()
     }
 
     /// Bytes gathered that no frame has taken yet.

@@ -43,6 +43,9 @@ pub trait Admin {
     /// the broker has none for it.
     fn host(&self, broker: &Broker, context: &ConnectionContext) -> Option<Host>;
 
+    /// The largest record batch that the logs of this node take, whatever a topic allows.
+    fn batch_max_bytes(&self) -> u64;
+
     /// Sixteen random bytes for a topic id.
     fn entropy(&self) -> [u8; 16];
 

@@ -19,7 +19,7 @@ use super::admin::{Admin, SubmitError, SUBMIT_TIMEOUT};
 use super::errors::Refusal;
 use super::names::{check_topic_name, text, METADATA_LOG};
 use super::placement;
-use crate::config::{topic, BrokerConfig, BrokerView, ConfigError};
+use crate::config::{batches, topic, BrokerConfig, BrokerView, ConfigError};
 use crate::meta::{
     Assignment, Command, Configs, Image, MetaError, NewTopic, NodeId, Outcome, TopicId,
 };
@@ -73,6 +73,9 @@ fn plan<A: Admin>(admin: &A, image: &Image, request: &CreateTopicsRequest) -> Pl
             check(image, &config, topic).and_then(|(partitions, configs)| {
                 if let Some(existing) = names.insert(name.replace('.', "_"), name) {
                     return Err(collision(name, existing));
+                }
+                for (key, value) in &configs {
+                    batches::check(key, value, admin.batch_max_bytes())?;
                 }
                 let name = name.to_owned();
                 Ok(NewTopic { id: new_topic_id(admin, image), name, partitions, configs })

@@ -20,7 +20,7 @@ use super::describe_configs::{check_broker, resource_type};
 use super::errors::Refusal;
 use super::names::check_topic_name;
 use crate::config::alter::{self, Change, Target};
-use crate::config::{BrokerView, ConfigError};
+use crate::config::{batches, BrokerView, ConfigError};
 use crate::meta::{AlteredResource, Command, ConfigChange, ConfigResource, Configs, Image};
 
 pub async fn handle<A: Admin>(
@@ -121,7 +121,13 @@ fn altered<A: Admin>(admin: &A, image: &Image, asked: &Asked) -> Result<AlteredR
         Changes::Incremental(changes) => (alter::incremental(&target, changes), false),
         Changes::Replacing(configs) => (alter::replacing(&target, configs), true),
     };
-    Ok(AlteredResource { changes: changes?, resource, replace })
+    let changes = changes?;
+    for change in &changes {
+        if let Some(value) = &change.value {
+            batches::check(&change.name, value, admin.batch_max_bytes())?;
+        }
+    }
+    Ok(AlteredResource { changes, resource, replace })
 }
 
 /// What the client means by a type and a name.

@@ -8,6 +8,7 @@
 //! What was set lives in `__meta` ([`crate::meta`]); nothing here keeps state. Pure functions, any shard.
 
 pub mod alter;
+pub mod batches;
 pub mod broker;
 mod broker_table;
 pub mod client_metrics;

@@ -127,6 +127,26 @@ fn synonyms_and_documentation_come_when_asked_for() {
     assert!(entry.documentation.as_ref().is_some_and(|text| !text.is_empty()));
 }
 
+/// A batch is a record of the write-ahead log: who allows larger ones hears of it, and not the
+/// producers.
+#[test]
+fn batches_that_the_log_does_not_take_cannot_be_allowed() {
+    let cluster = cluster_with_topic();
+    let (fits, beyond) = (BATCH_MAX_BYTES.to_string(), (BATCH_MAX_BYTES + 1).to_string());
+    for (kind, name, key, code) in [
+        (2, "t", "max.message.bytes", 40),
+        (4, "", "message.max.bytes", 42),
+        (4, "1", "message.max.bytes", 42),
+    ] {
+        assert_eq!(set(&cluster, kind, name, key, 0, Some(&fits)).0, 0, "{kind} {name}");
+        let (refused, message) = set(&cluster, kind, name, key, 0, Some(&beyond));
+        assert_eq!(refused, code, "{message}");
+        assert!(message.contains("batches of up to 4000000 bytes; with a larger"), "{message}");
+    }
+    let shown = shown(&describe(&cluster, 2, "t", None), "max.message.bytes");
+    assert_eq!(shown.0, Some(fits), "what was refused has changed nothing");
+}
+
 #[test]
 fn what_is_altered_is_described_at_once() {
     let cluster = cluster_with_topic();

@@ -64,6 +64,9 @@ impl Admin for Node {
     fn host(&self, broker: &Broker, context: &ConnectionContext) -> Option<Host> {
         self.cluster.host(broker, context)
     }
+    fn batch_max_bytes(&self) -> u64 {
+        self.cluster.batch_max_bytes()
+    }
     fn entropy(&self) -> [u8; 16] {
         self.cluster.entropy()
     }

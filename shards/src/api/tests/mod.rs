@@ -26,6 +26,9 @@ use crate::meta::{
     Broker, Command, Endpoint, GroupId, Image, NodeId, Outcome, State, FEATURE_LEVEL, META_GROUP,
 };
 
+/// What the log of the brokers takes.
+const BATCH_MAX_BYTES: u64 = 4_000_000;
+
 /// A cluster whose commands take effect at once and whose leaders are the preferred replicas.
 struct Cluster {
     state: RefCell<State>,
@@ -101,6 +104,9 @@ impl Admin for Cluster {
     fn host(&self, broker: &Broker, context: &ConnectionContext) -> Option<Host> {
         let port = broker.endpoints.first()?.port;
         Some(Host { name: context.local.ip().to_string(), port })
+    }
+    fn batch_max_bytes(&self) -> u64 {
+        BATCH_MAX_BYTES
     }
     fn entropy(&self) -> [u8; 16] {
         self.drawn.set(self.drawn.get() + 1);
