@@ -4,7 +4,7 @@
 //! Lives on one shard. It knows names and handles, never what is in a file.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 
@@ -114,6 +114,8 @@ pub(super) struct Files {
     files: RefCell<Recent<File>>,
     maps: RefCell<Recent<Rc<Mapped>>>,
     dirs: RefCell<Recent<Dir>>,
+    /// Partitions whose folder was made, or found and synced, in this life of the process.
+    named: RefCell<BTreeSet<FileKey>>,
     opened: Cell<u64>,
 }
 
@@ -125,6 +127,7 @@ impl Files {
             files: RefCell::new(Recent::new(open_files_max)),
             maps: RefCell::new(Recent::new(maps_max)),
             dirs: RefCell::new(Recent::new(open_files_max)),
+            named: RefCell::default(),
             opened: Cell::new(0),
         }
     }
@@ -151,14 +154,18 @@ impl Files {
         Ok(dir)
     }
 
-    /// The partition's folder, made durably if there is none.
+    /// The partition's folder, made if there is none. Its name is durable: one that is found may be
+    /// that of a process which was killed before it had synced it.
     pub async fn make_dir(&self, identity: &PartitionIdentity) -> io::Result<Dir> {
-        match self.dir(identity).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            found => return found,
+        let key = FileKey::new(identity, Offset(0));
+        let named = self.named.borrow().contains(&key);
+        if named {
+            return self.dir(identity).await;
         }
         let topic = subdir(&self.topics, &identity.topic_folder()).await?;
-        subdir(&topic, &identity.partition_folder()).await
+        let dir = subdir(&topic, &identity.partition_folder()).await?;
+        self.named.borrow_mut().insert(key);
+        Ok(dir)
     }
 
     /// The partition's files; none if it has no folder.
@@ -251,6 +258,7 @@ impl Files {
         self.files.borrow_mut().remove_partition(identity);
         self.maps.borrow_mut().remove_partition(identity);
         self.dirs.borrow_mut().remove_partition(identity);
+        self.named.borrow_mut().remove(&FileKey::new(identity, Offset(0)));
         let name = identity.topic_folder();
         let topic = match self.topics.open_subdir(&name).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -271,7 +279,7 @@ async fn subdir(parent: &Dir, name: &str) -> io::Result<Dir> {
         }
         made => made?,
     };
-    // Also when it was there: another shard may have made it and not synced it yet.
+    // Also when it was there: another shard, or an earlier life, may have made it and not synced it.
     parent.sync().await?;
     Ok(dir)
 }

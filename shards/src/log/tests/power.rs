@@ -136,3 +136,39 @@ fn power_cuts(seed: u64) {
 fn what_a_checkpoint_seals_survives_power_cuts() {
     for_seeds("-p chronik-shards what_a_checkpoint_seals", 40, power_cuts);
 }
+
+/// Writes one batch to the first segment, in the first life or the next.
+async fn first_flush(shard: Shard, durable: Rc<Durable>, done: Rc<Cell<bool>>) {
+    let bench = Bench::start(shard, durable, LogOptions::default()).await;
+    let partition = bench.open(0, small_segments()).await;
+    if partition.log.log_end() == Offset(0) {
+        partition.batch(1, 9_000, 1);
+    }
+    bench.flusher.round().await.expect("no fault is injected");
+    done.set(true);
+    std::future::pending().await
+}
+
+#[test]
+fn a_folder_that_a_killed_process_made_is_there_after_a_power_cut() {
+    let mut lives = 1;
+    for seed in 0..200 {
+        let world = World::new(seed, WorldOptions::default());
+        let (durable, done): (Rc<Durable>, Rc<Cell<bool>>) = Default::default();
+        let (known, switch) = (Rc::clone(&durable), Rc::clone(&done));
+        let main = move |shard| first_flush(shard, Rc::clone(&known), Rc::clone(&switch));
+        let node = world.add_node("broker", 1, main);
+        let operation = world.disk(node).operations() + 1 + seed % 20;
+        world.crash_at_disk_operation(node, operation, CrashKind::Kill);
+        world.run_until(|w| !w.is_running(node) || done.get(), Duration::from_secs(3));
+        if !world.is_running(node) {
+            lives += 1;
+            world.restart(node);
+            world.run_until(|_| done.get(), Duration::from_secs(3));
+        }
+        assert!(done.get(), "seed {seed}: the batch is flushed");
+        world.crash(node, CrashKind::PowerCut);
+        check_sealed(&world, node, &durable);
+    }
+    assert!(lives > 50, "{lives} were killed before they had flushed");
+}
