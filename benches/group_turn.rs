@@ -8,7 +8,10 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use raft::driver::{Driver, DriverOptions, Effects, Journal, JournalError, MachineRef, Placed};
 use raft::{Committed, Descriptor, EntryKind, Leadership, Machine, Proposal};
-use wal::{FileSequence, FrameNumber, GroupId, Index, Location, Owner, RecordRef, ReplicaId, Term};
+use wal::{
+    FileSequence, FrameNumber, GroupId, Index, Location, Owner, PayloadDurable, RecordRef,
+    ReplicaId, Term,
+};
 
 /// Turns between checkpoints, which keep the driver's tail of entries short.
 const CHECKPOINT_EVERY: u32 = 64;
@@ -56,6 +59,14 @@ impl Journal for Memory {
         let file = FileSequence(1);
         let location = Location { file, position: u64::from(position), length };
         Ok(Placed { frame: FrameNumber(self.frame), position, location })
+    }
+
+    fn append_pointer(
+        &mut self,
+        record: RecordRef<'_>,
+        _: PayloadDurable,
+    ) -> Result<Placed, JournalError> {
+        panic!("nothing is staged here: {record:?}")
     }
 }
 

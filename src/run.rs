@@ -263,6 +263,7 @@ fn broker_options(config: &Config, bound: SocketAddr, ceiling: u32) -> Result<Op
         wal_flush: config.wal_flush,
         acknowledge: config.acknowledge,
         wal_budget_bytes: config.wal_budget_bytes,
+        staged_min_bytes: config.staged_min_bytes,
         cache_bytes: config.cache_memory_bytes,
         request_memory_bytes: config.request_memory_bytes,
         connections_ceiling: ceiling,

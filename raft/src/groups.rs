@@ -16,7 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use rt::{Mutation, Notify, Shard, Task};
 use wal::{
-    FrameNumber, GroupId, Index, Owner, RecordRef, RecoveredReplica, ReplicaId, Term, Wal, WalError,
+    FrameNumber, GroupId, Index, Owner, PayloadDurable, RecordRef, RecoveredReplica, ReplicaId,
+    Term, Wal, WalError,
 };
 
 use crate::driver::{
@@ -24,11 +25,16 @@ use crate::driver::{
     Opened, Outgoing, Placed, ProposeError, Status, TICK_SLOTS,
 };
 use crate::transport::Incoming;
-use crate::{payload_of, EntryKind, Proposal, DESCRIPTOR_BYTES};
+use crate::{
+    payload_of, Descriptor, EntryKind, PayloadError, Proposal, StagingRef, DESCRIPTOR_BYTES,
+};
 
 /// Proposed bytes after which a turn is taken at once, so that the room that was seen in the log
 /// is still there when they are written. Half a record of the log, if that is less.
 const TURN_MAX_BYTES: u64 = 1 << 20;
+
+/// More than the edges of a staged payload take in the log.
+const EDGES_MAX_BYTES: usize = 3 * 4096;
 
 /// What an entry takes in the log besides its payload, about.
 const RECORD_BYTES: usize = DESCRIPTOR_BYTES + wal::format::RECORD_HEADER_BYTES;
@@ -181,6 +187,11 @@ impl Groups {
         self.inner.judge(removed)
     }
 
+    /// Long payloads of a group are written to `staging` from now on, and not to the log.
+    pub fn set_staging(&self, group: GroupId, staging: StagingRef) {
+        self.inner.driver.borrow_mut().set_staging(group, staging);
+    }
+
     // Work.
 
     /// Appends an entry to a group that this replica leads. It is committed when the machine is
@@ -198,13 +209,24 @@ impl Groups {
             return Err(ProposeError::Closed);
         }
         let payload_bytes: usize = proposal.payload.iter().map(Bytes::len).sum();
-        let bytes = inner.proposed_bytes.get() + (payload_bytes + RECORD_BYTES) as u64;
+        let long =
+            proposal.kind == EntryKind::Data && inner.driver.borrow().is_long(group, payload_bytes);
+        if long {
+            // A staging area decides with all that comes before in sight, and must find it so
+            // when the entry is written: nothing comes between.
+            inner.write();
+        }
+        let logged_bytes = match long && inner.would_stage(group, &proposal, payload_bytes) {
+            true => EDGES_MAX_BYTES,
+            false => payload_bytes,
+        };
+        let bytes = inner.proposed_bytes.get() + (logged_bytes + RECORD_BYTES) as u64;
         if proposal.kind == EntryKind::Data && !inner.wal.has_data_room(bytes) {
             return Err(ProposeError::LogFull);
         }
         let placed = inner.driver.borrow_mut().propose(group, &proposal)?;
         inner.proposed_bytes.set(bytes);
-        if bytes >= inner.turn_max_bytes {
+        if bytes >= inner.turn_max_bytes || long {
             inner.write();
         }
         inner.work.notify_one();
@@ -251,15 +273,24 @@ impl Groups {
         self.inner.wal.wait_durable(frame).await
     }
 
-    /// Reads the payload of an entry back from the log, wherever it stands now; `None` if a
-    /// checkpoint has passed it.
+    /// Reads the payload of an entry back, wherever it stands now; `None` if a checkpoint has
+    /// passed it.
     pub async fn read_payload(
         &self,
         owner: Owner,
         index: Index,
-    ) -> Result<Option<Bytes>, WalError> {
-        let body = self.inner.wal.read_entry(owner, index).await?;
-        Ok(body.as_ref().map(payload_of))
+    ) -> Result<Option<Bytes>, PayloadError> {
+        let inner = &self.inner;
+        let staged = inner.driver.borrow().read_staged(owner.group, index);
+        let Some(read) = staged else {
+            let body = inner.wal.read_entry(owner, index).await?;
+            return Ok(body.as_ref().map(payload_of));
+        };
+        match read.await {
+            Ok(payload) => Ok(Some(payload)),
+            Err(_) if inner.wal.locate(owner, index).is_none() => Ok(None),
+            Err(what) => Err(PayloadError::Staged(index, what)),
+        }
     }
 
     // Getters.
@@ -375,6 +406,12 @@ impl Inner {
         }
     }
 
+    fn would_stage(&self, group: GroupId, proposal: &Proposal<'_>, payload_bytes: usize) -> bool {
+        let Ok(length) = u32::try_from(payload_bytes) else { return false };
+        let descriptor = Descriptor { length, ..proposal.descriptor };
+        self.driver.borrow().would_stage(group, proposal.kind, descriptor)
+    }
+
     fn carry_out(&self, effects: Effects) {
         let Effects { calls, messages } = effects;
         let committed = calls.iter().any(|(_, call)| matches!(call, Call::Committed(_)));
@@ -412,8 +449,19 @@ impl Journal for WalJournal<'_> {
     /// Entries are never refused for want of room: they were admitted while there was some, and
     /// raft-rs cannot give them back.
     fn append(&mut self, record: RecordRef<'_>) -> Result<Placed, JournalError> {
-        let placed = self.0.append_reserved(record);
-        let placed = placed.map_err(|error| JournalError::Failed(error.to_string()))?;
-        Ok(Placed { frame: placed.frame, position: placed.offset, location: placed.location })
+        judged(self.0.append_reserved(record))
     }
+
+    fn append_pointer(
+        &mut self,
+        record: RecordRef<'_>,
+        payload: PayloadDurable,
+    ) -> Result<Placed, JournalError> {
+        judged(self.0.append_pointer(record, payload))
+    }
+}
+
+fn judged(placed: Result<wal::Placed, WalError>) -> Result<Placed, JournalError> {
+    let placed = placed.map_err(|error| JournalError::Failed(error.to_string()))?;
+    Ok(Placed { frame: placed.frame, position: placed.offset, location: placed.location })
 }

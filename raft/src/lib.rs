@@ -17,6 +17,7 @@ mod entry;
 mod groups;
 mod head;
 mod machine;
+mod staging;
 pub mod transport;
 
 pub use entry::{entry_of, payload_of, Descriptor, EntryKind, Proposal, DESCRIPTOR_BYTES};
@@ -24,3 +25,7 @@ pub use groups::{payload_max_bytes, Groups, GroupsOptions, Outbound};
 pub use head::{decode_checkpoint, HeadError, RaftHead};
 pub use machine::{Committed, Leadership, Machine, Payload};
 pub use raft_proto::eraftpb;
+pub use staging::{
+    edges_of, staged_entry, Appending, PayloadError, PayloadRead, Staged, StagedBytes, Staging,
+    StagingRef, STAGED_HEAD_MIN_BYTES,
+};

@@ -5,7 +5,7 @@
 //! and whoever owns it must not hold a borrow of it across an await.
 
 use bytes::Bytes;
-use wal::{Index, Location, ReplicaId, Term};
+use wal::{Index, Location, Pointer, ReplicaId, Term};
 
 use crate::{Descriptor, EntryKind};
 
@@ -27,8 +27,9 @@ pub struct Leadership {
 pub enum Payload {
     /// In memory: a slice of the durable frame. Holding it holds the frame.
     Bytes(Bytes),
-    /// In the log: read the entry's body by its location and take [`crate::payload_of`] it. The
-    /// prefix is the payload's beginning, up to `wal::PREFIX_BYTES` less the descriptor.
+    /// In the log, or staged: read the entry's body by its location and take [`crate::payload_of`]
+    /// it, or [`crate::edges_of`] it if there is a pointer. The prefix is the payload's beginning,
+    /// up to `wal::PREFIX_BYTES` less what stands before it.
     Wal { prefix: Bytes },
 }
 
@@ -40,6 +41,8 @@ pub struct Committed {
     pub kind: EntryKind,
     pub descriptor: Descriptor,
     pub payload: Payload,
+    /// The payload is staged there; the log has its edges only ([`crate::Staging`]).
+    pub pointer: Option<Pointer>,
     /// Where the entry's body stood when it was written or recovered. The log moves live entries
     /// when it recycles files, so a location kept for long is looked up again before it is read.
     pub location: Location,

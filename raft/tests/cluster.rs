@@ -3,7 +3,9 @@
 //!
 //! What must hold: a term has one leader, in one of its lives; an index has one committed entry,
 //! on every node and after every crash; in the end everybody has everything that was committed.
-//! The mutation that skips the durability of votes must be found. Disks are slow and elections
+//! Long payloads are staged, on a shelf that takes its time: every pointer that is recovered must
+//! lead to its payload, also after entries were truncated and their places used anew. The mutations
+//! that skip the durability of votes and of payloads must be found. Disks are slow and elections
 //! quick here, so that votes are often not durable yet. `CHRONIK_SEED=n` runs one seed.
 
 use std::cell::{Cell, RefCell};
@@ -15,20 +17,28 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use chronik_raft::driver::{Opened, Outgoing, OutgoingPayload};
 use chronik_raft::{
-    transport, Committed, Descriptor, EntryKind, Groups, GroupsOptions, Leadership, Machine,
-    Outbound, Payload, Proposal,
+    staged_entry, transport, Appending, Committed, Descriptor, EntryKind, Groups, GroupsOptions,
+    Leadership, Machine, Outbound, Payload, PayloadRead, Proposal, Staged, Staging,
+    STAGED_HEAD_MIN_BYTES,
 };
 use rt::local::channel::{channel, Sender};
 use rt::sim::{CrashKind, DiskFaults, NodeId, World, WorldOptions};
 use rt::{ListenOptions, Mutation, Shard, ShardId};
-use wal::{Flush, GroupId, Identity, Index, Owner, ReplicaId, Term, Wal, WalOptions};
+use wal::{
+    Flush, GroupId, Identity, Index, Location, Owner, Pointer, RecoveredReplica, ReplicaId, Term,
+    Wal, WalOptions,
+};
 
 const NODES: u64 = 3;
 const GROUP: GroupId = GroupId(1);
 const PORT: u16 = 7000;
 const SEEDS: u64 = 20;
-/// Within so many seeds the mutation is found.
-const MUTATION_SEEDS: u64 = 120;
+/// Within so many seeds the mutation of votes is found.
+const MUTATION_SEEDS: u64 = 200;
+/// And so many for that of pointers.
+const POINTER_SEEDS: u64 = 20;
+/// Payloads from this length on are staged.
+const LONG_BYTES: usize = 300;
 
 /// What the world outside knows.
 #[derive(Default)]
@@ -38,6 +48,10 @@ struct Model {
     committed: BTreeMap<Index, (Term, Bytes)>,
     applied: BTreeMap<u64, Index>,
     lives: BTreeMap<u64, u64>,
+    /// Payloads that are staged, by node and index: what a crash leaves of them.
+    shelves: BTreeMap<(u64, Index), Bytes>,
+    /// Pointers that led to their payloads after a crash.
+    followed: usize,
     violation: Option<String>,
 }
 
@@ -74,12 +88,16 @@ impl Machine for Recorder {
         for entry in entries {
             let bytes = match entry.payload {
                 Payload::Bytes(bytes) => bytes,
-                // Entries are short: the prefix is all of it.
+                Payload::Wal { .. } if entry.pointer.is_some() => {
+                    model.shelves.get(&(self.node, entry.index)).cloned().unwrap_or_default()
+                }
+                // Enough to tell it from every other one.
                 Payload::Wal { prefix } => prefix,
             };
             let own = (entry.term, bytes);
             let known = model.committed.entry(entry.index).or_insert_with(|| own.clone()).clone();
-            if known != own {
+            let alike = known.1.starts_with(&own.1) || own.1.starts_with(&known.1);
+            if known.0 != own.0 || !alike {
                 let (node, index) = (self.node, entry.index);
                 model.violate(format!("DIVERGED: {node} commits {own:?} at {index}: {known:?}"));
             }
@@ -88,6 +106,73 @@ impl Machine for Recorder {
     }
 
     fn persisted(&mut self, _: Index) {}
+}
+
+/// Where a node stages, in the middle of all disks: whatever index it is for, a payload is written
+/// a while after it was placed, and over what was there.
+struct Shelf {
+    node: u64,
+    shard: Shard,
+    model: Rc<RefCell<Model>>,
+}
+
+impl Staging for Shelf {
+    fn min_bytes(&self) -> u32 {
+        LONG_BYTES as u32
+    }
+
+    fn would_place(&self, entry: &Appending<'_>) -> bool {
+        // Now and then there is no room.
+        !entry.index.0.is_multiple_of(5)
+    }
+
+    fn place(&self, entry: &Appending<'_>, payload: &[Bytes]) -> Option<Staged> {
+        if !self.would_place(entry) {
+            return None;
+        }
+        let payload = Bytes::from(payload.concat());
+        let pointer = pointer_to(entry.index, &payload);
+        let edges = payload.slice(..STAGED_HEAD_MIN_BYTES);
+        let bytes = Rc::new(RefCell::new(None));
+        let (sender, durable) = rt::oneshot();
+        let (shard, model, cell) = (self.shard.clone(), self.model.clone(), bytes.clone());
+        let key = (self.node, entry.index);
+        let write = async move {
+            shard.sleep(Duration::from_micros(shard.random() % 20_000)).await;
+            model.borrow_mut().shelves.insert(key, payload.clone());
+            *cell.borrow_mut() = Some(payload);
+            let _ = sender.send(Ok(()));
+        };
+        self.shard.spawn(write).detach();
+        Some(Staged { pointer, edges, bytes, durable })
+    }
+
+    fn truncated(&self, _: Index) {}
+
+    fn read(&self, index: Index, _: Location, pointer: Pointer) -> PayloadRead {
+        let found = self.model.borrow().shelves.get(&(self.node, index)).cloned();
+        let found = found.filter(|payload| pointer_to(index, payload) == pointer);
+        Box::pin(async move { found.ok_or_else(|| "another payload".to_owned()) })
+    }
+}
+
+fn pointer_to(index: Index, payload: &Bytes) -> Pointer {
+    let mix = |crc: u32, byte: &u8| crc.wrapping_mul(31).wrapping_add(u32::from(*byte));
+    let (length, crc) = (payload.len() as u32, payload.iter().fold(7, mix));
+    Pointer { segment: 1, position: index.0 * 4096, length, crc }
+}
+
+/// Every pointer that was recovered leads to its payload.
+fn follow_pointers(node: u64, replica: &RecoveredReplica, model: &mut Model) {
+    for entry in &replica.entries {
+        let Some((pointer, _)) = staged_entry(entry) else { continue };
+        let found = model.shelves.get(&(node, entry.index));
+        if found.is_some_and(|payload| pointer_to(entry.index, payload) == pointer) {
+            model.followed += 1;
+        } else {
+            model.violate(format!("LOST: {node} has no payload for its entry {}", entry.index));
+        }
+    }
 }
 
 /// Sends what the groups give out, one connection per peer; what cannot be sent is dropped.
@@ -160,6 +245,7 @@ async fn node(
         Rc::new(RefCell::new(Recorder { node: number, life, model: model.clone(), leads }));
     match recovered.replicas.get(&owner) {
         Some(replica) => {
+            follow_pointers(number, replica, &mut model.borrow_mut());
             let opened = groups.open(owner, replica, machine.clone());
             if opened != Ok(Opened::Running) {
                 return model.borrow_mut().violate(format!("LOST: {number} is {opened:?}"));
@@ -171,12 +257,16 @@ async fn node(
             created.expect("a new group");
         }
     }
+    let shelf = Shelf { node: number, shard: shard.clone(), model: model.clone() };
+    groups.set_staging(GROUP, Rc::new(shelf));
     groups.set_outbound(connect(&shard, number, &groups, &peers));
     shard.spawn(listen(shard.clone(), groups.clone())).detach();
     groups.start();
     loop {
         if machine.borrow().leads.get() {
-            let payload = [Bytes::from(format!("{number} {}", shard.random() % 1000))];
+            let padding = if shard.random().is_multiple_of(3) { LONG_BYTES } else { 1 };
+            let text = format!("{number} {} {:padding$}.", shard.random() % 1000, "");
+            let payload = [Bytes::from(text)];
             let descriptor = Descriptor { records: 1, ..Descriptor::default() };
             let proposal = Proposal { kind: EntryKind::Data, descriptor, payload: &payload };
             // Refused unless it leads still.
@@ -243,7 +333,7 @@ async fn listen(shard: Shard, groups: Groups) {
 }
 
 /// A cluster under one seed: elections and commits counted, or what is broken.
-fn run(seed: u64, mutation: Option<Mutation>) -> Result<(usize, usize, u64), String> {
+fn run(seed: u64, mutation: Option<Mutation>) -> Result<(usize, usize, usize, u64), String> {
     let disk = DiskFaults { sync_ns: (1_000_000, 60_000_000), ..DiskFaults::default() };
     let world = World::new(seed, WorldOptions { disk, ..WorldOptions::default() });
     if let Some(mutation) = mutation {
@@ -294,7 +384,7 @@ fn settle(
     world: &World,
     nodes: &[NodeId],
     model: &Rc<RefCell<Model>>,
-) -> Result<(usize, usize, u64), String> {
+) -> Result<(usize, usize, usize, u64), String> {
     world.heal_all();
     for node in nodes {
         world.crash_after_polls(*node, u64::MAX / 2, CrashKind::Kill);
@@ -319,19 +409,22 @@ fn settle(
     if !all_have(&model) {
         return Err(format!("STUCK: {last} was committed; applied: {:?}", model.applied));
     }
-    Ok((model.leaders.len(), model.committed.len(), world.trace_hash()))
+    Ok((model.leaders.len(), model.committed.len(), model.followed, world.trace_hash()))
 }
 
 #[test]
 fn three_voters_agree_through_crashes() {
-    let (leaders, commits) = (Cell::new(0), Cell::new(0));
+    let (leaders, commits, followed) = (Cell::new(0), Cell::new(0), Cell::new(0));
     rt::sim::for_seeds("-p chronik-raft --test cluster three_voters", SEEDS, |seed| {
         let ran = run(seed, None).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
         leaders.set(leaders.get() + ran.0);
         commits.set(commits.get() + ran.1);
+        followed.set(followed.get() + ran.2);
     });
-    println!("{} elections, {} commits", leaders.get(), commits.get());
+    let counts = (leaders.get(), commits.get(), followed.get());
+    println!("{} elections, {} commits, {} pointers followed", counts.0, counts.1, counts.2);
     if std::env::var_os("CHRONIK_SEED").is_none() {
+        assert!(followed.get() > 100 * SEEDS as usize);
         assert!(leaders.get() > 5 * SEEDS as usize && commits.get() > 100 * SEEDS as usize);
     }
 }
@@ -345,10 +438,19 @@ fn a_seed_gives_one_trace() {
 
 #[test]
 fn votes_that_are_not_durable_are_found() {
-    let found = (0..MUTATION_SEEDS).find_map(|seed| {
-        let violation = run(seed, Some(Mutation::SkipVoteSync)).err()?;
-        violation.starts_with("DIVERGED").then_some((seed, violation))
+    is_found(Mutation::SkipVoteSync, MUTATION_SEEDS, "DIVERGED");
+}
+
+#[test]
+fn pointers_before_their_payloads_are_found() {
+    is_found(Mutation::PointerBeforePayload, POINTER_SEEDS, "LOST");
+}
+
+fn is_found(mutation: Mutation, seeds: u64, rule: &str) {
+    let found = (0..seeds).find_map(|seed| {
+        let violation = run(seed, Some(mutation)).err()?;
+        violation.starts_with(rule).then_some((seed, violation))
     });
     let (seed, violation) = found.expect("the mutation is found");
-    println!("SkipVoteSync within {MUTATION_SEEDS}: seed {seed}: {violation}");
+    println!("{mutation:?} within {seeds}: seed {seed}: {violation}");
 }

@@ -341,6 +341,13 @@ impl File {
         on_file!(self, "resize", file => file.set_len(len))
     }
 
+    /// Takes room on the disk for the first `len` bytes, so that writing them does not meet a full
+    /// disk; a shorter file is extended with zeros. Fails with `Unsupported` on a file system that
+    /// cannot do it without writing.
+    pub async fn allocate(&self, len: u64) -> io::Result<()> {
+        on_file!(self, "allocate", file => file.allocate(len))
+    }
+
     /// Closes this handle. Dropping the last clone closes the file as well.
     pub async fn close(self) -> io::Result<()> {
         drop(self);

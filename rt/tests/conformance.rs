@@ -42,6 +42,7 @@ conform!(
     timeout_drops_the_future,
     blocking_returns_values_and_panics,
     direct_writes_are_read_back,
+    allocated_room_reads_as_zeros_and_keeps_what_was_there,
     a_dropped_write_still_happens,
     many_writes_in_flight,
     more_writes_than_a_ring_holds,
@@ -138,6 +139,20 @@ async fn direct_writes_are_read_back(shard: Shard, path: PathBuf) {
         assert_eq!(&file.read_at(4090, 100).await.expect("read")[..], b"\0\0\0\0\0\0h");
         file.close().await.expect("close");
     }
+}
+
+async fn allocated_room_reads_as_zeros_and_keeps_what_was_there(shard: Shard, path: PathBuf) {
+    let dir = shard.create_dir(&path).await.expect("directory");
+    let file = dir.create_file("f", direct()).await.expect("file");
+    let mut buf = shard.buffer(4096);
+    buf.resize_zeroed(4096);
+    buf.fill(7);
+    file.write_at(buf, 4096).await.expect("write");
+    file.allocate(20_000).await.expect("allocate");
+    assert_eq!(file.size().await.expect("size"), 20_000);
+    assert_eq!(&file.read_at(8190, 4).await.expect("read")[..], [7, 7, 0, 0]);
+    file.allocate(4096).await.expect("less than there is");
+    assert_eq!(file.size().await.expect("size"), 20_000);
 }
 
 async fn a_dropped_write_still_happens(shard: Shard, path: PathBuf) {

@@ -226,6 +226,22 @@ fn disks_fail_and_fill_as_told() {
 }
 
 #[test]
+fn allocated_room_is_there_on_a_full_disk() {
+    let (world, a) = node(1, |shard| async move {
+        let dir = shard.create_dir("/d").await.expect("directory");
+        let file = dir.create_file("f", DIRECT).await.expect("file");
+        let kind = |error: std::io::Error| error.kind();
+        assert_eq!(file.allocate(40_960).await.map_err(kind), Err(std::io::ErrorKind::StorageFull));
+        file.allocate(16_384).await.expect("that much is there");
+        file.write_at(block(&shard, 1, 4).await, 0).await.expect("room that was taken");
+        let beyond = file.write_at(block(&shard, 1, 1).await, 16_384).await.map(drop);
+        assert_eq!(beyond.map_err(kind), Err(std::io::ErrorKind::StorageFull));
+    });
+    world.disk(a).set_capacity(16_384);
+    finish(&world, a);
+}
+
+#[test]
 fn a_failed_sync_never_makes_its_bytes_durable() {
     let mut lost = 0;
     for seed in 0..40 {

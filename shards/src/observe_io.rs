@@ -66,7 +66,10 @@ fn segments(broker: &Broker, samples: &mut Samples, labels: &Labels) {
     let stats = broker.placement().storage().context().stats();
     let mut counter = |name, help, value| samples.counter(name, help, labels, value);
     counter("chronik_flush_rounds_total", "Rounds that wrote segments.", stats.rounds);
-    counter("chronik_flush_bytes_total", "Bytes written to segments.", stats.flushed_bytes);
+    let help = "Bytes that rounds wrote to segments.";
+    counter("chronik_flush_bytes_total", help, stats.flushed_bytes);
+    let help = "Bytes of long batches, written to their segments and not to the log.";
+    counter("chronik_staged_bytes_total", help, stats.staged_bytes);
     let help = "Rounds that met a full disk.";
     counter("chronik_flush_full_disk_rounds_total", help, stats.full_disk_rounds);
     let help = "Bytes given to readers from memory.";

@@ -60,6 +60,9 @@ pub struct Options {
     pub wal_file_bytes: Option<u64>,
     /// Of the whole node: tail caches, and data that waits for its segments.
     pub cache_bytes: u64,
+    /// Batches from this length on are written once, straight to their segment (`log::staging`);
+    /// shorter ones go through the write-ahead log. `u32::MAX` for none.
+    pub staged_min_bytes: u32,
     /// Of the whole node: requests that are being received or answered. When it is used up, the
     /// broker stops reading from its connections.
     pub request_memory_bytes: u64,
@@ -120,6 +123,7 @@ impl Options {
             wal_budget_bytes: 1 << 30,
             wal_file_bytes: None,
             cache_bytes: 128 << 20,
+            staged_min_bytes: 128 << 10,
             request_memory_bytes: 512 << 20,
             connections_ceiling: u32::MAX,
             disk_reserve_bytes: 1 << 30,

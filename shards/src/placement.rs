@@ -22,6 +22,7 @@ use crate::config::TopicConfig;
 use crate::log::{PartitionIdentity, PartitionLog};
 use crate::meta::{Image, NodeId, Topic};
 use crate::partition::producers::ProducerStates;
+use crate::partition::staging::{staged_entries, LogStaging};
 use crate::partition::{Identity, Partition, PartitionRef};
 use crate::storage::{segment_config, Storage};
 
@@ -257,6 +258,7 @@ impl Placement {
             partition: placed.number,
             owner: placed.owner,
         };
+        let staging = Rc::new(LogStaging(log.clone()));
         let partition = Partition::new(&inner.groups, identity, config, log, producers);
         let partition = Rc::new(RefCell::new(partition));
         let leads = partition.borrow_mut().wait_for_leadership();
@@ -273,6 +275,7 @@ impl Placement {
                 .map(|_| ())
                 .map_err(|error| error.to_string())?,
         }
+        groups.set_staging(owner.group, staging);
         if placed.voters.len() == 1 {
             // Its first own entry is committed, so what created it is durable as well.
             leads.await;
@@ -295,6 +298,7 @@ impl Placement {
             owner: placed.owner,
         };
         let segments = segment_config(config);
+        let staged = recovered.map(staged_entries).unwrap_or_default();
         let expiration_ms = broker.config().producer_id_expiration_ms;
         let checkpoint = match recovered.and_then(|replica| replica.checkpoint.as_ref()) {
             Some((_, _, body)) => {
@@ -305,11 +309,14 @@ impl Placement {
             None => None,
         };
         let Some(checkpoint) = checkpoint else {
-            let log = PartitionLog::create(context, identity, segments, FIRST_INDEX, FIRST_TERM);
+            let (index, term) = (FIRST_INDEX, FIRST_TERM);
+            let log = PartitionLog::create(context, identity, segments, index, term, &staged);
+            log.verify_staged(&staged).await.map_err(|error| error.to_string())?;
             return Ok((log, ProducerStates::new(FIRST_INDEX, expiration_ms)));
         };
-        let opened = PartitionLog::open(context, identity, segments, &checkpoint).await;
+        let opened = PartitionLog::open(context, identity, segments, &checkpoint, &staged).await;
         let opened = opened.map_err(|error| error.to_string())?;
+        opened.log.verify_staged(&staged).await.map_err(|error| error.to_string())?;
         let producers = ProducerStates::restore(&opened.producers, expiration_ms)
             .map_err(|error| format!("its producer snapshot is damaged: {error}"))?;
         Ok((opened.log, producers))

@@ -57,6 +57,7 @@ impl Storage {
             cache_bytes: options.cache_bytes / shares,
             // Well below the log's budget, so that rounds run before it is under pressure.
             dirty_bytes: (options.wal_budget_bytes / shares / 8).min(64 << 20),
+            staged_min_bytes: options.staged_min_bytes,
             ..LogOptions::default()
         };
         let context = LogContext::new(shard.clone(), topics, reader, options);
@@ -158,6 +159,21 @@ impl EntryReader for FromWal {
             let body = wal.read_entry(owner, index).await.map_err(|error| error.to_string())?;
             let body = body.ok_or_else(|| format!("entry {} is not in the log", index.0))?;
             Ok(raft::payload_of(&body))
+        })
+    }
+
+    fn read_edges(
+        &self,
+        owner: Owner,
+        index: Index,
+        _: Location,
+    ) -> Local<'static, Result<(u32, Bytes), String>> {
+        let wal = self.wal.clone();
+        Box::pin(async move {
+            let body = wal.read_entry(owner, index).await.map_err(|error| error.to_string())?;
+            let body = body.ok_or_else(|| format!("entry {} is not in the log", index.0))?;
+            let (pointer, edges) = raft::edges_of(&body).ok_or("its pointer is too short")?;
+            Ok((pointer.crc, edges))
         })
     }
 }

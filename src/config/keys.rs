@@ -256,6 +256,15 @@ pub static KEYS: &[Key] = &[
     ),
     key(
         Section::Durability,
+        "staged_min_bytes",
+        Kind::Bytes { min: 4_232, max: INT },
+        Default::Is("131072"),
+        "Batches from this length on are written once, straight to their segment, and the \
+         write-ahead log points to them; shorter ones are written to both.",
+        |config, value| config.staged_min_bytes = value.number(),
+    ),
+    key(
+        Section::Durability,
         "disk_reserve_bytes",
         Kind::Bytes { min: 0, max: LONG },
         Default::Is("1073741824"),

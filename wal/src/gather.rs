@@ -14,7 +14,7 @@ use crate::format::{
     blocks, record_bytes, FrameHeader, RecordHeader, BLOCK_BYTES, FRAME_HEADER_BYTES,
     RECORD_HEADER_BYTES,
 };
-use crate::record::Parts;
+use crate::record::{Parts, PayloadDurable};
 use crate::types::{FileSequence, FrameNumber, Location};
 
 /// Buffers begin at this size, and fall back to it when traffic is small.
@@ -30,6 +30,8 @@ pub(crate) struct Frame {
     records_crc: u32,
     /// The frame's share of its file; the buffer has at least this capacity.
     limit_bytes: u64,
+    /// Payloads that its pointers name: the frame is written when all of them are durable.
+    pub payloads: Vec<PayloadDurable>,
     buf: Buf,
 }
 
@@ -151,6 +153,12 @@ impl Gather {
         frame.push(parts)
     }
 
+    /// The frame that took the last record waits for this payload.
+    pub fn await_payload(&mut self, payload: PayloadDurable) {
+        let frame = self.frames.back_mut().expect("a record was pushed just now");
+        frame.payloads.push(payload);
+    }
+
     /// Begins a frame without records, to confirm or to declare. Only when nothing is gathered.
     pub fn push_empty(&mut self, shard: &Shard, stop: bool) {
         assert!(self.frames.is_empty(), "an empty frame says nothing beside a gathered one");
@@ -206,6 +214,7 @@ impl Gather {
             records: 0,
             records_crc: 0,
             limit_bytes: capacity,
+            payloads: Vec::new(),
             buf,
         });
         self.next_number = self.next_number.next();

@@ -35,7 +35,7 @@ pub use error::{DiskError, WalError};
 pub use format::Pointer;
 pub use histograms::WalHistograms;
 pub use options::{Flush, WalOptions};
-pub use record::{Damage, RecordRef};
+pub use record::{Damage, PayloadDurable, RecordRef};
 pub use recover::{Recovered, RecoveredEntry, RecoveredReplica, RecoveryReport};
 pub use replay::PREFIX_BYTES;
 pub use scan::{Scan, ScannedFrame, Step, Verdict};

@@ -3,8 +3,12 @@
 //! Bodies are opaque here: slices that are gathered and copied once into a frame. Pure values.
 
 use crate::core::Class;
+use crate::error::DiskError;
 use crate::format::{u64_at, Pointer, RecordKind, POINTER_BYTES};
 use crate::types::{FileSequence, FrameNumber, HardState, Index, Owner, Term};
+
+/// Answers when the payload that a pointer names is durable, or why it never will be.
+pub type PayloadDurable = rt::local::oneshot::Receiver<Result<(), DiskError>>;
 
 /// One record to append. Bodies come as several slices, written one after the other.
 #[derive(Debug, Clone, Copy)]
@@ -45,8 +49,8 @@ pub enum RecordRef<'a> {
     Tombstone {
         owner: Owner,
     },
-    /// An entry whose payload the caller has made durable in a segment's staging area; `prefix`
-    /// is what it wants back at recovery.
+    /// An entry whose payload the caller puts into a segment's staging area; `prefix` is what it
+    /// wants back at recovery. See [`crate::Wal::append_pointer`].
     Pointer {
         owner: Owner,
         index: Index,

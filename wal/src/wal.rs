@@ -12,7 +12,7 @@ use crate::error::WalError;
 use crate::files::LogFile;
 use crate::histograms::WalHistograms;
 use crate::options::WalOptions;
-use crate::record::{acceptance, Damage, RecordRef};
+use crate::record::{acceptance, Damage, PayloadDurable, RecordRef};
 use crate::recover::{self, Recovered};
 use crate::recycle;
 use crate::types::{FrameNumber, HardState, Identity, Index, Location, Owner, Term};
@@ -67,6 +67,23 @@ impl Wal {
     /// or that were admitted by [`Self::has_data_room`] and are bound since.
     pub fn append_reserved(&self, record: RecordRef<'_>) -> Result<Placed, WalError> {
         self.append_checked(record, Class::Needed)
+    }
+
+    /// As [`Self::append_reserved`], for a pointer whose payload is being written: its frame is
+    /// written when `payload` says that it is durable, so a pointer that can be replayed never
+    /// names anything else. A payload that fails poisons the log.
+    pub fn append_pointer(
+        &self,
+        record: RecordRef<'_>,
+        payload: PayloadDurable,
+    ) -> Result<Placed, WalError> {
+        assert!(
+            matches!(record, RecordRef::Pointer { .. }),
+            "only a pointer has its payload apart"
+        );
+        let placed = self.append_reserved(record)?;
+        self.core.state_mut().gather.await_payload(payload);
+        Ok(placed)
     }
 
     fn append_checked(&self, record: RecordRef<'_>, class: Class) -> Result<Placed, WalError> {

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use rt::{Buf, Instant, Mutation};
 
 use crate::core::{Core, DurableFrame, Stop, CONFIRM_AFTER};
-use crate::error::WalError;
+use crate::error::{DiskError, WalError};
 use crate::files::LogFile;
 use crate::gather::Frame;
 use crate::options::Flush;
@@ -81,8 +81,12 @@ fn next(core: &Core) -> Next {
 }
 
 /// An error has already poisoned the log.
-async fn write(core: &Rc<Core>, frame: Frame) -> Result<(), WalError> {
+async fn write(core: &Rc<Core>, mut frame: Frame) -> Result<(), WalError> {
     let file = prepared(core, &frame).await?;
+    if let Err(error) = payloads_durable(core, &mut frame).await {
+        core.poison(error);
+        return Err(WalError::Stopped);
+    }
     let written = Written {
         number: frame.number,
         file: frame.file,
@@ -106,6 +110,19 @@ async fn write(core: &Rc<Core>, frame: Frame) -> Result<(), WalError> {
             Err(WalError::Stopped)
         }
     }
+}
+
+/// Waits for what the frame points to: whoever replays it must find it.
+async fn payloads_durable(core: &Core, frame: &mut Frame) -> Result<(), DiskError> {
+    let payloads = std::mem::take(&mut frame.payloads);
+    if core.broken(Mutation::PointerBeforePayload) {
+        return Ok(());
+    }
+    for payload in payloads {
+        let abandoned = |_| std::io::Error::other("a payload was given up before it was durable");
+        payload.await.map_err(abandoned)??;
+    }
+    Ok(())
 }
 
 async fn make_durable(

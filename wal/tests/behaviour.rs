@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use chronik_wal::inspect::{inspect, InspectOptions};
 use chronik_wal::{
-    Damage, FileSequence, Flush, FrameNumber, GroupId, HardState, Identity, Index, Owner, Pressure,
-    RecordRef, Recovered, ReplicaId, Term, Wal, WalError, WalOptions,
+    Damage, DiskError, FileSequence, Flush, FrameNumber, GroupId, HardState, Identity, Index,
+    Owner, Pointer, Pressure, RecordRef, Recovered, ReplicaId, Term, Wal, WalError, WalOptions,
 };
 use rt::sim::{CrashKind, NodeId, World, WorldOptions};
 use rt::{Shard, ShardId};
@@ -55,6 +55,54 @@ fn checkpoint(wal: &Wal, group: u64, index: u64) -> Result<FrameNumber, WalError
     let (owner, index, term) = (owner(group), Index(index), Term(5));
     let body: &[&[u8]] = &[b"checkpoint"];
     wal.append(RecordRef::Checkpoint { owner, index, term, body }).map(|placed| placed.frame)
+}
+
+/// A pointer for an entry, whose payload is durable when the sender says so.
+fn pointer(
+    wal: &Wal,
+    index: u64,
+) -> (FrameNumber, rt::local::oneshot::Sender<Result<(), DiskError>>) {
+    let (sender, payload) = rt::oneshot();
+    let pointer = Pointer { segment: 1, position: 4096, length: 300_000, crc: 9 };
+    let (owner, index, prefix): (_, _, &[&[u8]]) = (owner(1), Index(index), &[b"edges"]);
+    let record = RecordRef::Pointer { owner, index, term: Term(5), pointer, prefix };
+    (wal.append_pointer(record, payload).expect("there is room").frame, sender)
+}
+
+#[test]
+fn a_frame_waits_for_the_payloads_it_points_to() {
+    rt::sim::run(1, |shard| async move {
+        let (wal, _) = open(&shard).await;
+        let (frame, second) = pointer(&wal, 1);
+        assert_eq!(entry(&wal, 2, 1, b"in the same frame").unwrap(), frame);
+        shard.sleep(Duration::from_secs(1)).await;
+        let later = entry(&wal, 3, 1, b"in the next frame").unwrap();
+        assert!(later > frame, "the frame that waits takes no more records");
+        shard.sleep(Duration::from_secs(1)).await;
+        assert!(wal.durable() < frame);
+        shard.sleep(Duration::from_secs(1)).await;
+        assert!(wal.stalled().is_some(), "a payload that takes long is a slow disk");
+        second.send(Ok(())).unwrap();
+        wal.wait_durable(later).await.unwrap();
+        let body = wal.read_entry(owner(1), Index(1)).await.unwrap().expect("it lives");
+        assert_eq!(&body[24..], b"edges");
+    });
+}
+
+#[test]
+fn a_payload_that_fails_poisons_the_log() {
+    rt::sim::run(1, |shard| async move {
+        for given_up in [false, true] {
+            let dir = shard.create_dir(format!("/data/{given_up}")).await.unwrap();
+            let (wal, _) = Wal::open(&shard, dir, OPTIONS, identity()).await.unwrap();
+            let (frame, sender) = pointer(&wal, 1);
+            match given_up {
+                true => drop(sender),
+                false => sender.send(Err(std::io::Error::other("broken").into())).unwrap(),
+            }
+            assert!(matches!(wal.wait_durable(frame).await, Err(WalError::Poisoned(_))));
+        }
+    });
 }
 
 #[test]

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use chronik_wal::format::POINTER_BYTES;
 use chronik_wal::layout::{Layout, LayoutError};
 use chronik_wal::{
-    Flush, GroupId, HardState, Index, Owner, RecordRef, RecoveredReplica, ReplicaId, Term, Wal,
-    WalOptions,
+    Flush, GroupId, HardState, Index, Owner, Pointer, RecordRef, RecoveredReplica, ReplicaId, Term,
+    Wal, WalOptions,
 };
 use rt::sim::{CrashKind, World, WorldOptions};
 use rt::{Dir, Shard, ShardId};
@@ -30,6 +31,11 @@ fn owner(group: u64) -> Owner {
 
 fn shard_of(owner: Owner, shards: u16) -> ShardId {
     ShardId((owner.group.0 % u64::from(shards)) as u16)
+}
+
+/// Some entries have their payload elsewhere.
+fn is_pointer(index: Index) -> bool {
+    index.0.is_multiple_of(3)
 }
 
 #[derive(Default)]
@@ -93,7 +99,14 @@ async fn check(shard: &Shard, data: &Dir, layout: &Layout, model: &Rc<RefCell<Mo
             model.borrow_mut().took(*owner, replica);
             for entry in &replica.entries {
                 let body = wal.read(entry.location).await.expect("a body");
-                assert_eq!(&body[..], &[entry.index.0 as u8; 500][..]);
+                let pointer = is_pointer(entry.index);
+                assert_eq!(
+                    entry.pointer, pointer,
+                    "{owner} entry {} changed its kind",
+                    entry.index
+                );
+                let skip = if pointer { POINTER_BYTES } else { 0 };
+                assert_eq!(&body[skip..], &[entry.index.0 as u8; 500][..]);
             }
             seen.push(owner.group.0);
         }
@@ -116,7 +129,16 @@ async fn work(wals: &[Wal], model: &Rc<RefCell<Model>>) {
         if next < 60 {
             let body: &[&[u8]] = &[&[next as u8; 500]];
             let (index, term) = (Index(next), Term(5));
-            wal.append(RecordRef::Append { owner, index, term, body }).expect("room");
+            let record = RecordRef::Append { owner, index, term, body };
+            if is_pointer(index) {
+                let pointer = Pointer { segment: 1, position: next, length: 9, crc: 9 };
+                let record = RecordRef::Pointer { owner, index, term, pointer, prefix: body };
+                let (sender, payload) = rt::oneshot();
+                sender.send(Ok(())).expect("the receiver is here");
+                wal.append_pointer(record, payload).expect("room");
+            } else {
+                wal.append(record).expect("room");
+            }
             model.borrow_mut().entries.entry(group).or_default().1 = next;
         }
         let term = model.borrow().terms.get(&group).map_or(5, |terms| terms.1) + 1;

@@ -5,8 +5,10 @@
 //! The check is exact, not a set of rules: recovery says which frame was the last, and everything
 //! it hands back must equal the model after the records up to that frame, which may be no older
 //! than the last one acknowledged. So an acknowledged record that is lost, a record that was never
-//! written, a forgotten vote and a truncated entry that returns are all the same finding. A
-//! table of mutations shows that the test sees. More seeds: CHRONIK_WAL_SEEDS; one seed: CHRONIK_SEED.
+//! written, a forgotten vote and a truncated entry that returns are all the same finding. Some
+//! entries have their payloads in another file, whose writes are torn and lost like all others:
+//! every pointer that comes back must lead to its payload. A table of mutations shows that the
+//! test sees. More seeds: CHRONIK_WAL_SEEDS; one seed: CHRONIK_SEED.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,23 +17,47 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use chronik_wal::{
-    Flush, FrameNumber, GroupId, HardState, Identity, Index, Owner, RecordRef, Recovered,
-    RecoveredReplica, ReplicaId, Term, Wal, WalError, WalOptions,
+    Flush, FrameNumber, GroupId, HardState, Identity, Index, Owner, PayloadDurable, Pointer,
+    RecordRef, Recovered, RecoveredReplica, ReplicaId, Term, Wal, WalError, WalOptions,
 };
 use rt::sim::{CrashKind, World, WorldOptions};
-use rt::{Mutation, Shard, ShardId};
+use rt::{Dir, File, FileOptions, Mutation, Semaphore, Shard, ShardId};
 
 const GROUPS: u64 = 6;
 /// What a run that hangs is told; no finding of the model.
 const STUCK: &str = "the last recovery did not end";
+/// What the segment of every pointer is called here.
+const STAGING: u64 = 0x676e_6967_6174_5373;
+const PAYLOAD_BLOCKS_MAX: u64 = 8;
 
 #[derive(Debug, Clone)]
 enum Op {
-    Append { index: u64, term: u64, body: Vec<u8> },
-    Truncate { from: u64 },
+    Append {
+        index: u64,
+        term: u64,
+        body: Vec<u8>,
+    },
+    /// An entry with its payload elsewhere.
+    Point {
+        index: u64,
+        term: u64,
+        pointer: Pointer,
+        prefix: Vec<u8>,
+    },
+    Truncate {
+        from: u64,
+    },
     HardState(HardState),
-    Membership { index: u64, term: u64, body: Vec<u8> },
-    Checkpoint { index: u64, term: u64, body: Vec<u8> },
+    Membership {
+        index: u64,
+        term: u64,
+        body: Vec<u8>,
+    },
+    Checkpoint {
+        index: u64,
+        term: u64,
+        body: Vec<u8>,
+    },
     Tombstone,
 }
 
@@ -52,6 +78,10 @@ impl Replica {
             Op::Append { index, term, body } => {
                 self.entries.retain(|entry| entry.0 < index);
                 self.entries.push((index, term, body));
+            }
+            Op::Point { index, term, pointer, prefix } => {
+                let body = [&pointer.encode()[..], &prefix].concat();
+                self.apply(&Op::Append { index, term, body });
             }
             Op::Truncate { from } => self.entries.retain(|entry| entry.0 < from),
             Op::HardState(state) => self.hard_state = state,
@@ -107,6 +137,10 @@ struct Model {
     recoveries: u64,
     recycled: u64,
     relocated: u64,
+    /// Where the next payload goes: no place is used twice.
+    staged_to: u64,
+    /// Payloads that were found again by their pointers.
+    followed: u64,
 }
 
 impl Model {
@@ -201,6 +235,16 @@ struct Job {
     options: WalOptions,
     /// Faults of the disk are switched on.
     faulty: Cell<bool>,
+    /// Where payloads are, in this life of the process.
+    staging: RefCell<Option<Rc<Staging>>>,
+}
+
+struct Staging {
+    shard: Shard,
+    file: File,
+    /// One sync at a time, and none after a failed one: it would answer for lost bytes.
+    turn: Semaphore,
+    failed: Cell<bool>,
 }
 
 /// Why the work ended before its time.
@@ -237,10 +281,19 @@ async fn node(shard: Shard, job: Rc<Job>) {
 
 async fn work(shard: &Shard, job: &Job) -> Result<(), End> {
     loop {
+        job.staging.take();
         let dir = shard.create_dir("/data/wal").await.map_err(WalError::from)?;
         let identity = Identity { node: [7; 16], shard: ShardId(0), generation: 1 };
         let (wal, recovered) = Wal::open(shard, dir, job.options, identity).await?;
         job.model.borrow_mut().recovered(&recovered)?;
+        let file = open_staging(shard).await.map_err(WalError::from)?;
+        follow_pointers(&file, job, &recovered).await?;
+        *job.staging.borrow_mut() = Some(Rc::new(Staging {
+            shard: shard.clone(),
+            file,
+            turn: Semaphore::new(1),
+            failed: Cell::new(false),
+        }));
         let forgotten = job.model.borrow().forgotten.clone();
         for owner in forgotten {
             wal.forget(owner);
@@ -263,6 +316,77 @@ async fn work(shard: &Shard, job: &Job) -> Result<(), End> {
         model.recycled += wal.stats().recycled_files;
         model.relocated += wal.stats().relocated_records;
     }
+}
+
+async fn open_staging(shard: &Shard) -> std::io::Result<File> {
+    let dir: Dir = shard.create_dir("/data").await?;
+    let made = dir.create_file("staging", FileOptions::READ_WRITE_DIRECT).await;
+    dir.sync().await?;
+    match made {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            dir.open_file("staging", FileOptions::READ_WRITE_DIRECT).await
+        }
+        made => made,
+    }
+}
+
+/// The payload for a place, so that it can be told from every other one.
+fn payload(position: u64, length: usize) -> Vec<u8> {
+    (0..length as u64).map(|at| (at * 13 + position / 512 * 7 + at / 256) as u8).collect()
+}
+
+/// Every pointer that was replayed leads to its payload, whole.
+async fn follow_pointers(file: &File, job: &Job, recovered: &Recovered) -> Result<(), End> {
+    for (owner, replica) in &recovered.replicas {
+        for entry in &replica.entries {
+            let pointer = Pointer::decode(&entry.prefix).filter(|p| p.segment == STAGING);
+            if pointer.is_some() != entry.pointer {
+                return Err(format!("{owner} entry {} changed its kind", entry.index).into());
+            }
+            let Some(Pointer { position, length, crc, .. }) = pointer else { continue };
+            let found = file.read_at(position, length as usize).await.map_err(WalError::from)?;
+            if crc32c::crc32c(&found) != crc || found[..] != payload(position, length as usize) {
+                return Err(format!("{owner} entry {} points to nothing", entry.index).into());
+            }
+            job.model.borrow_mut().followed += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a place for a payload; nothing is written yet.
+fn place_payload(shard: &Shard, job: &Job) -> Pointer {
+    let length = (1 + shard.random() % PAYLOAD_BLOCKS_MAX) * 4096;
+    let mut model = job.model.borrow_mut();
+    let position = model.staged_to;
+    model.staged_to += length;
+    let crc = crc32c::crc32c(&payload(position, length as usize));
+    Pointer { segment: STAGING, position, length: length as u32, crc }
+}
+
+/// Writes a payload behind the log's back, and says when it is durable.
+fn write_payload(job: &Job, pointer: &Pointer) -> PayloadDurable {
+    let staging = job.staging.borrow().clone();
+    let staging = staging.expect("the file is open while records are appended");
+    let (sender, receiver) = rt::oneshot();
+    let (position, length) = (pointer.position, pointer.length as usize);
+    let inside = Rc::clone(&staging);
+    let write = async move {
+        let mut buf = inside.shard.buffer(length);
+        buf.extend_from_slice(&payload(position, length));
+        let mut done = inside.file.write_at(buf, position).await.map(drop);
+        let _turn = inside.turn.acquire(1).await;
+        if done.is_ok() {
+            done = match inside.failed.replace(true) {
+                true => Err(std::io::Error::other("an earlier sync failed")),
+                false => inside.file.sync().await,
+            };
+            inside.failed.set(done.is_err());
+        }
+        let _ = sender.send(done.map_err(Into::into));
+    };
+    staging.shard.spawn(write).detach();
+    receiver
 }
 
 /// Bodies come back whole, wherever their records were moved.
@@ -353,6 +477,11 @@ fn choose(shard: &Shard, job: &Job, group: u64) -> (Owner, Op) {
     let state = HardState { term: Term(term), ..replica.hard_state };
     let size = if random(20) == 0 { 14_000 } else { 900 };
     let append = |index| Op::Append { index, term, body: body(shard, size) };
+    if random(12) == 0 {
+        drop(model);
+        let (pointer, prefix) = (place_payload(shard, job), body(shard, 300));
+        return (owner, Op::Point { index: last + 1, term, pointer, prefix });
+    }
     let op = match random(100) {
         0..=54 => append(last + 1),
         55..=58 if last > commit => append(commit + 1 + random(last - commit)),
@@ -380,8 +509,30 @@ fn choose(shard: &Shard, job: &Job, group: u64) -> (Owner, Op) {
     (owner, op)
 }
 
+/// As [`append`], for an entry whose payload goes elsewhere.
+fn append_pointer(wal: &Wal, job: &Job, owner: Owner, op: Op) -> Result<Option<()>, End> {
+    let Op::Point { index, term, pointer, prefix } = &op else {
+        return Err("not a pointer".to_owned().into());
+    };
+    let (index, term) = (Index(*index), Term(*term));
+    let (pointer, prefix): (_, &[&[u8]]) = (*pointer, &[prefix]);
+    let written = write_payload(job, &pointer);
+    let record = RecordRef::Pointer { owner, index, term, pointer, prefix };
+    match wal.append_pointer(record, written) {
+        Ok(placed) => {
+            job.model.borrow_mut().push(placed.frame, owner, op);
+            Ok(Some(()))
+        }
+        Err(WalError::Exhausted) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// `None` if there is no room for data.
 fn append(wal: &Wal, job: &Job, owner: Owner, op: Op) -> Result<Option<()>, End> {
+    if matches!(op, Op::Point { .. }) {
+        return append_pointer(wal, job, owner, op);
+    }
     let record = |body: &[&[u8]], place: &mut dyn FnMut(RecordRef<'_>)| match &op {
         Op::Append { index, term, .. } => {
             place(RecordRef::Append { owner, index: Index(*index), term: Term(*term), body })
@@ -397,6 +548,7 @@ fn append(wal: &Wal, job: &Job, owner: Owner, op: Op) -> Result<Option<()>, End>
             place(RecordRef::Checkpoint { owner, index: Index(*index), term: Term(*term), body })
         }
         Op::Tombstone => place(RecordRef::Tombstone { owner }),
+        Op::Point { .. } => {}
     };
     let bytes: &[u8] = match &op {
         Op::Append { body, .. } | Op::Membership { body, .. } | Op::Checkpoint { body, .. } => body,
@@ -421,7 +573,7 @@ fn append(wal: &Wal, job: &Job, owner: Owner, op: Op) -> Result<Option<()>, End>
 }
 
 /// One life of a log under one seed. `Err` is what the checker found.
-fn life(seed: u64, mutation: Option<Mutation>) -> Result<[u64; 5], String> {
+fn life(seed: u64, mutation: Option<Mutation>) -> Result<[u64; 6], String> {
     let world = World::new(seed, WorldOptions::default());
     if let Some(mutation) = mutation {
         world.set_mutation(mutation, true);
@@ -437,7 +589,9 @@ fn life(seed: u64, mutation: Option<Mutation>) -> Result<[u64; 5], String> {
     };
     let model = Rc::new(RefCell::new(Model::default()));
     let faulty = world.random().is_multiple_of(4);
-    let job = Rc::new(Job { model: Rc::clone(&model), options, faulty: Cell::new(faulty) });
+    let job =
+        Job { model: Rc::clone(&model), options, faulty: Cell::new(faulty), staging: None.into() };
+    let job = Rc::new(job);
     let inside = Rc::clone(&job);
     let node = world.add_node("node", 1, move |shard| node(shard, Rc::clone(&inside)));
     let violated = |model: &Rc<RefCell<Model>>| model.borrow().violation.clone();
@@ -499,7 +653,8 @@ fn life(seed: u64, mutation: Option<Mutation>) -> Result<[u64; 5], String> {
         return Err(STUCK.to_owned());
     }
     let hash = world.trace_hash();
-    Ok([model.recoveries, model.recycled, model.relocated, model.poisoned, hash])
+    let Model { recoveries, recycled, relocated, poisoned, followed, .. } = *model;
+    Ok([recoveries, recycled, relocated, poisoned, followed, hash])
 }
 
 fn seeds() -> u64 {
@@ -508,7 +663,7 @@ fn seeds() -> u64 {
 
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_is_invented() {
-    let sums = RefCell::new([0; 4]);
+    let sums = RefCell::new([0; 5]);
     rt::sim::for_seeds("-p chronik-wal --test power_cut", seeds(), |seed| {
         let counts =
             life(seed, None).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
@@ -516,14 +671,15 @@ fn nothing_acknowledged_is_lost_and_nothing_is_invented() {
             *sum += count;
         }
     });
-    let [recoveries, recycled, relocated, poisoned] = *sums.borrow();
+    let [recoveries, recycled, relocated, poisoned, followed] = *sums.borrow();
     println!(
         "{recoveries} recoveries, {recycled} files recycled, {relocated} records relocated, \
-         {poisoned} times poisoned"
+         {poisoned} times poisoned, {followed} pointers followed"
     );
     if std::env::var_os("CHRONIK_SEED").is_none() {
         assert!(recycled > 10 && relocated > 10, "the work must reach recycling");
         assert!(poisoned > 0, "faults of the disk must be met");
+        assert!(followed > 100, "pointers must come back");
     }
 }
 
@@ -535,8 +691,9 @@ fn a_seed_replays_to_the_last_bit() {
 }
 
 /// Ways to break the log, and the seeds within which the model must tell.
-const MUTATIONS: [(Mutation, u64); 5] = [
+const MUTATIONS: [(Mutation, u64); 6] = [
     (Mutation::AcknowledgeBeforeSync, 20),
+    (Mutation::PointerBeforePayload, 20),
     (Mutation::AcceptStaleBlock, 20),
     (Mutation::RecycleWithoutRelocation, 20),
     (Mutation::RecoverWithoutSync, 100),

@@ -12,16 +12,17 @@ struct Row {
 }
 
 /// The mutations that one node with one voter can show. Votes need three voters
-/// (`raft/tests/cluster.rs`), and nothing writes pointers yet.
-const TABLE: [Row; 8] = [
+/// (`raft/tests/cluster.rs`).
+const TABLE: [Row; 9] = [
     Row { mutation: Mutation::AcknowledgeBeforeSync, seeds: 10 },
     Row { mutation: Mutation::EmptyReadyReportedEarly, seeds: 100 },
     Row { mutation: Mutation::RecoverWithoutSync, seeds: 400 },
     Row { mutation: Mutation::RecycleWithoutRelocation, seeds: 10 },
     Row { mutation: Mutation::AcceptStaleBlock, seeds: 10 },
-    Row { mutation: Mutation::IgnoreChecksum, seeds: 10 },
+    Row { mutation: Mutation::IgnoreChecksum, seeds: 20 },
     Row { mutation: Mutation::CheckpointBeforeSync, seeds: 10 },
     Row { mutation: Mutation::DedupeWindowOfOne, seeds: 10 },
+    Row { mutation: Mutation::PointerBeforePayload, seeds: 20 },
 ];
 
 /// Looks for a mutation; what was found under each seed, until a broken promise.

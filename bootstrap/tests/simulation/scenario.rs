@@ -23,6 +23,8 @@ use crate::{admin, audit, members, producers, readers};
 
 const PORT: u16 = 9092;
 pub const DISK_BYTES: u64 = 1 << 30;
+/// So that some batches are staged, and most are not.
+const STAGED_MIN_BYTES: u32 = 5_000;
 /// Virtual time in which a broker without faults must have answered everything.
 const LIMIT: Duration = Duration::from_secs(120);
 /// What a stop in order may take for its segments.
@@ -128,6 +130,7 @@ fn options(flush: FlushMode, cache_bytes: u64) -> Options {
     options.wal_file_bytes = Some(128 << 10);
     options.wal_budget_bytes = 1 << 20;
     options.cache_bytes = cache_bytes;
+    options.staged_min_bytes = STAGED_MIN_BYTES;
     options.disk_reserve_bytes = 0;
     options
 }

@@ -14,6 +14,8 @@
 //!   voter becomes leader inside `campaign`, and any leader may be elected by one Ready.
 //! - Nobody is told of a leadership before its term and vote are durable.
 
+mod staged;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
@@ -28,7 +30,7 @@ use super::log::{membership_data, GroupLog, SlotPayload};
 use super::recover::Recovered;
 use super::{Broken, DriverOptions, ProposeError, Status};
 use crate::entry::{self, Descriptor, EntryKind, MEMBERSHIP_MAX_BYTES};
-use crate::{transport, Committed, Leadership, Proposal, RaftHead};
+use crate::{transport, Committed, Leadership, Proposal, RaftHead, StagingRef};
 
 /// What a turn lends to its groups.
 pub(crate) struct Turn<'a> {
@@ -78,6 +80,11 @@ pub(crate) struct Group {
     /// The term that this replica leads or led last, and its first index.
     led: (u64, Index),
     persisted: Index,
+    /// Where long payloads go, if anywhere.
+    staging: Option<StagingRef>,
+    /// The frame with the last truncation, while it is not durable: what the entries taken back
+    /// point to may be replayed yet, so nothing may be put in its place.
+    truncation: Option<FrameNumber>,
     election_ticks: usize,
     message_max_bytes: u64,
     /// Term, role and leader when the election timeout was drawn.
@@ -128,6 +135,8 @@ impl Group {
             },
             led: (0, Index(0)),
             persisted,
+            staging: None,
+            truncation: None,
             election_ticks: options.election_ticks,
             message_max_bytes: options.message_max_bytes,
             standing: (hard_state.term.0, StateRole::Follower, 0),
@@ -189,6 +198,7 @@ impl Group {
         }
         let length_bytes: usize = proposal.payload.iter().map(Bytes::len).sum();
         let length = u32::try_from(length_bytes).map_err(|_| ProposeError::TooLarge)?;
+        // Whether it is staged or not: a place for it may be missing when it is written.
         if u64::from(length) > options.entry_max_bytes {
             return Err(ProposeError::TooLarge);
         }
@@ -407,7 +417,12 @@ impl Group {
         let first = Index(entries[0].index);
         if first <= self.log().last() {
             let term = Term(self.raw.raft.term);
-            self.append(turn, RecordRef::Truncate { owner: self.owner, from: first, term })?;
+            let truncate = RecordRef::Truncate { owner: self.owner, from: first, term };
+            let placed = self.append(turn, truncate)?;
+            if let Some(staging) = &self.staging {
+                staging.truncated(first);
+                self.truncation = Some(placed.frame);
+            }
             self.uncommitted_bytes -= self.raw.mut_store().truncate(first);
             self.persisted = self.persisted.min(first.previous());
             turn.effects.calls.push((self.machine.clone(), Call::Truncated(first)));
@@ -426,6 +441,9 @@ impl Group {
         assert_eq!(length_bytes, descriptor.length as usize, "payload of entry {index}");
         let encoded = entry::encode(kind, &descriptor);
         let owner = self.owner;
+        if let Some(staged) = self.stage(index, kind, descriptor, &slices) {
+            return self.write_pointer((index, term), descriptor, slices, staged, turn);
+        }
         let placed = match &slices[..] {
             [] => self.append(turn, RecordRef::Append { owner, index, term, body: &[&encoded] })?,
             [one] => {
@@ -444,7 +462,7 @@ impl Group {
             self.led = (term.0, index);
         }
         self.uncommitted_bytes += u64::from(descriptor.length);
-        self.raw.mut_store().push(term, kind, descriptor, slices, placed);
+        self.raw.mut_store().push(term, kind, descriptor, slices, placed, None);
         Ok(placed)
     }
 
@@ -500,6 +518,9 @@ impl Group {
         if self.vote_frame.is_some_and(|waiting| waiting <= frame) {
             self.vote_frame = None;
         }
+        if self.truncation.is_some_and(|waiting| waiting <= frame) {
+            self.truncation = None;
+        }
         let released = self.held.iter().take_while(|(waiting, _)| *waiting <= frame).count();
         effects.messages.extend(self.held.drain(..released).map(|(_, message)| message));
         while let Some((written, index, term)) = self.checkpoints.front().copied() {
@@ -544,6 +565,7 @@ impl Group {
             let index = Index(entry.index);
             let slot = self.log().slot(index).expect("committed entries are above the checkpoint");
             let (kind, descriptor, location) = (slot.kind, slot.descriptor, slot.location);
+            let pointer = slot.pointer;
             self.uncommitted_bytes -= u64::from(descriptor.length);
             if kind == EntryKind::Membership {
                 self.change_membership(index, turn)?;
@@ -552,7 +574,9 @@ impl Group {
             let release = kind != EntryKind::Membership && self.is_alone();
             let payload = self.raw.mut_store().payload(index, release);
             let term = Term(entry.term);
-            committed.push(Committed { index, term, kind, descriptor, payload, location });
+            let committed_entry =
+                Committed { index, term, kind, descriptor, payload, pointer, location };
+            committed.push(committed_entry);
         }
         self.raw.advance_apply_to(last);
         turn.effects.calls.push((self.machine.clone(), Call::Committed(committed)));
@@ -661,14 +685,19 @@ impl Group {
         record: RecordRef<'_>,
     ) -> Result<Placed, JournalError> {
         let placed = turn.journal.append(record)?;
-        if placed.frame != self.last_touched {
-            self.last_touched = placed.frame;
+        self.touch(placed.frame, turn);
+        Ok(placed)
+    }
+
+    /// The group has something in this frame, and is told when it is durable.
+    fn touch(&mut self, written: FrameNumber, turn: &mut Turn<'_>) {
+        if written != self.last_touched {
+            self.last_touched = written;
             match turn.touched.back_mut() {
-                Some((frame, groups)) if *frame == placed.frame => groups.push(self.key),
-                _ => turn.touched.push_back((placed.frame, vec![self.key])),
+                Some((frame, groups)) if *frame == written => groups.push(self.key),
+                _ => turn.touched.push_back((written, vec![self.key])),
             }
         }
-        Ok(placed)
     }
 
     /// What goes out of the messages of a Ready. Appends of a leadership that ended within this

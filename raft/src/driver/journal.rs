@@ -3,7 +3,7 @@
 //! The driver appends records and is told by events ([`super::Driver::durable`]) which frames
 //! became durable; it never waits. Tests give it a log in memory.
 
-use wal::{FrameNumber, Location, RecordRef};
+use wal::{FrameNumber, Location, PayloadDurable, RecordRef};
 
 /// Where a record went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,4 +29,10 @@ pub enum JournalError {
 pub trait Journal {
     /// Gathers one record. An append record cuts every entry of its owner from its index on.
     fn append(&mut self, record: RecordRef<'_>) -> Result<Placed, JournalError>;
+    /// Gathers a pointer record. Its frame becomes durable after `payload`.
+    fn append_pointer(
+        &mut self,
+        record: RecordRef<'_>,
+        payload: PayloadDurable,
+    ) -> Result<Placed, JournalError>;
 }

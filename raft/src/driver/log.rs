@@ -12,11 +12,11 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use raft_rs::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
 use raft_rs::{GetEntriesContext, RaftState, Storage, StorageError};
-use wal::{FrameNumber, Index, Location, Term};
+use wal::{FrameNumber, Index, Location, Pointer, Term};
 
 use super::journal::Placed;
 use crate::entry::{self, Descriptor, EntryKind, DESCRIPTOR_BYTES};
-use crate::Payload;
+use crate::{Payload, StagedBytes};
 
 /// An entry's payload, as far as it is in memory.
 #[derive(Debug, Clone)]
@@ -40,6 +40,10 @@ pub(crate) struct Slot {
     pub position: u32,
     pub location: Location,
     pub payload: SlotPayload,
+    /// The payload is staged, and the record in the log a pointer.
+    pub pointer: Option<Pointer>,
+    /// What holds a staged payload in memory, until its frame is durable.
+    pub staged: Option<StagedBytes>,
 }
 
 /// The log of one group.
@@ -108,7 +112,9 @@ impl GroupLog {
         descriptor: Descriptor,
         slices: Vec<Bytes>,
         placed: Placed,
+        staged: Option<(Pointer, StagedBytes)>,
     ) {
+        let (pointer, staged) = staged.unzip();
         self.payload_bytes += u64::from(descriptor.length);
         self.slots.push_back(Slot {
             term,
@@ -118,6 +124,8 @@ impl GroupLog {
             position: placed.position,
             location: placed.location,
             payload: SlotPayload::Gathered(slices),
+            pointer,
+            staged,
         });
     }
 
@@ -127,7 +135,12 @@ impl GroupLog {
             if slot.frame > frame {
                 break;
             }
-            if slot.frame == frame {
+            if let Some(staged) = slot.staged.take() {
+                // Nothing is there if the frame did not wait, which only a mutation makes it do.
+                if let Some(bytes) = staged.borrow_mut().take() {
+                    slot.payload = SlotPayload::Durable(bytes);
+                }
+            } else if slot.frame == frame {
                 let start = slot.position as usize + DESCRIPTOR_BYTES;
                 let end = start + slot.descriptor.length as usize;
                 slot.payload = SlotPayload::Durable(bytes.slice(start..end));
@@ -194,6 +207,11 @@ impl GroupLog {
         }
         entry
     }
+}
+
+/// What an entry that carries records says of them; `None` for every other one.
+pub(crate) fn records_of(slot: &Slot) -> Option<Descriptor> {
+    (slot.kind == EntryKind::Data).then_some(slot.descriptor)
 }
 
 /// A membership change's bytes, which always are in memory.

@@ -34,7 +34,7 @@ use wheel::Wheel;
 pub use wheel::SLOTS as TICK_SLOTS;
 
 use crate::transport::Incoming;
-use crate::{Proposal, RaftHead};
+use crate::{Descriptor, EntryKind, PayloadRead, Proposal, RaftHead, StagingRef};
 
 /// Settings of a driver.
 #[derive(Debug, Clone, Copy)]
@@ -160,6 +160,8 @@ pub struct Driver {
     touched: VecDeque<(FrameNumber, Vec<usize>)>,
     wheel: Wheel,
     effects: Effects,
+    /// The least that any staging area here takes.
+    staged_min_bytes: u32,
 }
 
 impl Driver {
@@ -177,6 +179,7 @@ impl Driver {
             touched: VecDeque::new(),
             wheel: Wheel::default(),
             effects: Effects::default(),
+            staged_min_bytes: u32::MAX,
         }
     }
 
@@ -258,6 +261,14 @@ impl Driver {
         self.wheel.remove(key);
         self.ready.retain(|ready| *ready != key);
         Ok(Some(placed.frame))
+    }
+
+    /// Long payloads of a group go to `staging` from now on.
+    pub fn set_staging(&mut self, group: GroupId, staging: StagingRef) {
+        self.staged_min_bytes = self.staged_min_bytes.min(staging.min_bytes());
+        if let Ok((_, group)) = self.running(group) {
+            group.set_staging(staging);
+        }
     }
 
     // Events: work.
@@ -357,6 +368,22 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Whether so long a payload may go to the group's staging area.
+    pub fn is_long(&self, group: GroupId, payload_bytes: usize) -> bool {
+        payload_bytes >= self.staged_min_bytes as usize
+            && self.group(group).is_some_and(|group| group.is_long(payload_bytes))
+    }
+
+    /// Whether an entry that is proposed now, after a turn, finds a place outside of the log.
+    pub fn would_stage(&self, group: GroupId, kind: EntryKind, descriptor: Descriptor) -> bool {
+        self.group(group).is_some_and(|group| group.would_stage(kind, descriptor))
+    }
+
+    /// Begins to read the payload of an entry, if it is staged.
+    pub fn read_staged(&self, group: GroupId, index: Index) -> Option<PayloadRead> {
+        self.group(group)?.read_staged(index)
     }
 
     // The turn.

@@ -8,11 +8,13 @@ use std::collections::BTreeSet;
 
 use prost::Message as _;
 use raft_rs::eraftpb::{ConfChangeV2, ConfState, HardState as RaftHardState};
+use wal::format::POINTER_BYTES;
 use wal::{Damage, FrameNumber, HardState, Index, RecoveredReplica, Term};
 
 use super::log::{GroupLog, Slot, SlotPayload};
 use crate::entry::{self, EntryKind, DESCRIPTOR_BYTES};
 use crate::head::{decode_checkpoint, HeadError};
+use crate::staging;
 
 /// Why a replica takes no part in its group.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,8 +33,8 @@ pub enum Fence {
     /// An entry's descriptor cannot be decoded.
     #[error("entry {0} cannot be decoded")]
     Entry(Index),
-    /// An entry whose payload lies in a segment, which this version does not write.
-    #[error("entry {0} points into a segment, which this version does not understand")]
+    /// An entry that points into a segment contradicts itself.
+    #[error("entry {0} points into a segment, and its pointer cannot be understood")]
     Pointer(Index),
     /// The entries above the checkpoint do not follow each other.
     #[error("entry {expected} is missing: the next one is {found}")]
@@ -109,11 +111,14 @@ fn restore_entries(log: &mut GroupLog, replica: &RecoveredReplica) -> Result<(),
         if log.term_of(log.last()).is_some_and(|term| found.term < term) {
             return Err(Fence::TermFell { index: found.index, term: found.term });
         }
-        if found.pointer {
+        let staged = staging::staged_entry(found);
+        if found.pointer && staged.is_none() {
             return Err(Fence::Pointer(found.index));
         }
-        let (kind, descriptor) = entry::decode(&found.prefix).ok_or(Fence::Entry(found.index))?;
-        let prefix = found.prefix.slice(DESCRIPTOR_BYTES..);
+        let skip = staged.map_or(0, |_| POINTER_BYTES);
+        let own = found.prefix.slice(skip..);
+        let (kind, descriptor) = entry::decode(&own).ok_or(Fence::Entry(found.index))?;
+        let prefix = own.slice(DESCRIPTOR_BYTES..);
         let is_whole = || {
             prefix.len() == descriptor.length as usize
                 && ConfChangeV2::decode(prefix.clone()).is_ok()
@@ -129,6 +134,8 @@ fn restore_entries(log: &mut GroupLog, replica: &RecoveredReplica) -> Result<(),
             position: 0,
             location: found.location,
             payload: SlotPayload::Logged { prefix },
+            pointer: staged.map(|(pointer, _)| pointer),
+            staged: None,
         });
     }
     Ok(())
@@ -257,6 +264,8 @@ mod tests {
         garbled.entries[0].prefix = Bytes::from_static(&[9; 32]);
         assert_eq!(fence(&garbled), Fence::Entry(Index(6)));
         garbled.entries[0].pointer = true;
+        assert_eq!(fence(&garbled), Fence::Pointer(Index(6)));
+        garbled.entries[0].prefix = Bytes::from_static(&[9; 16]);
         assert_eq!(fence(&garbled), Fence::Pointer(Index(6)));
 
         let mut headless = replica(vec![]);

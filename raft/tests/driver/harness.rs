@@ -19,8 +19,8 @@ use chronik_raft::{
     payload_of, transport, Committed, Descriptor, EntryKind, Leadership, Machine, Payload, Proposal,
 };
 use wal::{
-    FileSequence, FrameNumber, GroupId, HardState, Index, Location, Owner, RecordRef,
-    RecoveredEntry, RecoveredReplica, ReplicaId, Term,
+    FileSequence, FrameNumber, GroupId, HardState, Index, Location, Owner, PayloadDurable,
+    RecordRef, RecoveredEntry, RecoveredReplica, ReplicaId, Term,
 };
 
 pub const GROUP: GroupId = GroupId(1);
@@ -193,6 +193,14 @@ impl Journal for MemoryJournal {
         let location =
             Location { file: FileSequence(frame.0), position: u64::from(position), length };
         Ok(Placed { frame, position, location })
+    }
+
+    fn append_pointer(
+        &mut self,
+        record: RecordRef<'_>,
+        _: PayloadDurable,
+    ) -> Result<Placed, JournalError> {
+        panic!("no group here has a staging area: {record:?}")
     }
 }
 

@@ -61,8 +61,13 @@ struct FileData {
 
 #[derive(Clone)]
 enum Pending {
-    Write { position: u64, bytes: Vec<u8> },
+    Write {
+        position: u64,
+        bytes: Vec<u8>,
+    },
     SetLen(u64),
+    /// Room for so many bytes from the start.
+    Allocate(u64),
 }
 
 #[derive(Clone, Default)]
@@ -378,6 +383,18 @@ impl Disk {
         Ok(())
     }
 
+    pub(super) fn allocate(&mut self, inode: u64, len: u64) -> Outcome<()> {
+        let missing = self.file(inode)?.cache.missing(0, len);
+        if (self.allocated_pages + missing) * PAGE_BYTES > self.capacity_bytes {
+            return Err(libc::ENOSPC);
+        }
+        let file = self.file_mut(inode)?;
+        file.cache.allocate(len);
+        file.pending.push(Pending::Allocate(len));
+        self.allocated_pages += missing;
+        Ok(())
+    }
+
     /// How many changes of the file a sync that begins now covers.
     pub(super) fn sync_mark(&self, inode: u64) -> usize {
         self.file(inode).map_or(0, |file| file.pending.len())
@@ -573,7 +590,7 @@ impl Pending {
             Pending::Write { position, bytes } => {
                 *position < end && start < position + bytes.len() as u64
             }
-            Pending::SetLen(_) => true,
+            Pending::SetLen(_) | Pending::Allocate(_) => true,
         }
     }
 
@@ -581,6 +598,7 @@ impl Pending {
         match self {
             Pending::Write { position, bytes } => pages.write(*position, bytes),
             Pending::SetLen(len) => pages.set_len(*len),
+            Pending::Allocate(len) => pages.allocate(*len),
         }
     }
 
@@ -590,6 +608,12 @@ impl Pending {
             Pending::SetLen(len) => {
                 if rng.bool() {
                     pages.set_len(*len);
+                }
+                return;
+            }
+            Pending::Allocate(len) => {
+                if rng.bool() {
+                    pages.allocate(*len);
                 }
                 return;
             }

@@ -251,6 +251,11 @@ impl File {
         let open = Rc::clone(&self.open);
         change(&self.host, move |disk| disk.set_len(open.inode, len)).await
     }
+
+    pub(crate) async fn allocate(&self, len: u64) -> io::Result<()> {
+        let open = Rc::clone(&self.open);
+        change(&self.host, move |disk| disk.allocate(open.inode, len)).await
+    }
 }
 
 /// Something that only looks.

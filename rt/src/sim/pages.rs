@@ -77,6 +77,14 @@ impl Pages {
         self.len = self.len.max(position + bytes.len() as u64);
     }
 
+    /// Takes up room for the first `len` bytes; what was not there reads as zero.
+    pub(super) fn allocate(&mut self, len: u64) {
+        for page in 0..len.div_ceil(PAGE_BYTES) {
+            self.pages.entry(page).or_insert_with(|| Rc::clone(&self.zero));
+        }
+        self.len = self.len.max(len);
+    }
+
     pub(super) fn set_len(&mut self, len: u64) {
         if len < self.len {
             self.pages.split_off(&len.div_ceil(PAGE_BYTES));

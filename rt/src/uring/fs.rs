@@ -280,6 +280,20 @@ async fn open_buffered(options: &OpenOptions, path: &Path) -> io::Result<OwnedFd
     copy
 }
 
+fn allocate(fd: RawFd, len: u64) -> io::Result<()> {
+    let len = libc::off_t::try_from(len).map_err(io::Error::other)?;
+    loop {
+        // SAFETY: no pointers; the caller keeps the descriptor open.
+        if unsafe { libc::fallocate(fd, 0, 0, len) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
 #[derive(Clone)]
 pub(crate) struct File {
     shard: Shard,
@@ -361,5 +375,10 @@ impl File {
     pub(crate) async fn set_len(&self, len: u64) -> io::Result<()> {
         let copy = self.fd.as_fd().try_clone_to_owned()?;
         host(&self.shard).io(move || fs::File::from(copy).set_len(len)).await
+    }
+
+    pub(crate) async fn allocate(&self, len: u64) -> io::Result<()> {
+        let copy = self.fd.as_fd().try_clone_to_owned()?;
+        host(&self.shard).io(move || allocate(copy.as_raw_fd(), len)).await
     }
 }

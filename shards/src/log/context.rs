@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io;
 use std::rc::{Rc, Weak};
 
 use rt::{Dir, Instant, Notify, Semaphore, Shard};
@@ -21,8 +22,10 @@ const CACHED_BATCH_OVERHEAD_BYTES: u64 = 160;
 pub struct LogStats {
     /// Finished flush rounds.
     pub rounds: u64,
-    /// Bytes written to segments, indexes not counted.
+    /// Bytes that rounds wrote to segments, indexes not counted.
     pub flushed_bytes: u64,
+    /// Bytes of batches that were staged: in their segments before any round.
+    pub staged_bytes: u64,
     /// Bytes handed to readers from memory.
     pub read_cache_bytes: u64,
     /// Bytes handed to readers from segment files.
@@ -60,6 +63,8 @@ pub struct LogContext {
     /// Segment writes in flight.
     pub(super) writes: Semaphore,
     cache: RefCell<CacheQueue>,
+    /// An error after which nothing may be built on what was written.
+    fault: RefCell<Option<io::Error>>,
 }
 
 /// Partitions with whole blocks to write or segments to give up, in the order they became so.
@@ -101,6 +106,7 @@ impl LogContext {
             round: Semaphore::new(1),
             writes,
             cache: RefCell::default(),
+            fault: RefCell::default(),
         })
     }
 
@@ -119,6 +125,16 @@ impl LogContext {
         let mut stats = self.stats.get();
         change(&mut stats);
         self.stats.set(stats);
+    }
+
+    /// Something was not written: the flusher says so, and the process must stop.
+    pub(super) fn fail(&self, error: io::Error) {
+        self.fault.borrow_mut().get_or_insert(error);
+        self.bell.notify_one();
+    }
+
+    pub(super) fn take_fault(&self) -> Option<io::Error> {
+        self.fault.borrow_mut().take()
     }
 
     /// A batch of `partition` is in memory. Nothing of the partition may be borrowed.

@@ -12,6 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -25,8 +26,9 @@ use super::context::LogContext;
 use super::files::{file_name, parse_name, FileKind};
 use super::index::INDEX_BLOCK_BYTES;
 use super::partition::{take_dirty, PartitionInner, Strays};
-use super::plan::{plan, PlanInput, RoundPlan, SegmentWrite};
+use super::plan::{plan, PlanInput, RoundPlan, Run, SegmentWrite};
 use super::read::ReadError;
+use super::staging::Layout;
 use super::types::{CommittedBatch, Local, PartitionIdentity, Payload};
 
 /// Partitions that a round works on side by side.
@@ -114,6 +116,9 @@ impl Flusher {
     /// Runs rounds as they fall due, until `stop`; the last one is done before it returns.
     pub async fn run(&self) -> Result<(), FlushError> {
         loop {
+            if let Some(fault) = self.context.take_fault() {
+                return Err(FlushError::Poisoned(fault));
+            }
             let stopping = self.control.stopping.get();
             if stopping || self.due() {
                 self.control.pressed.set(false);
@@ -237,6 +242,7 @@ impl Flusher {
         }
         self.sink.checkpoint(checkpoints).await.map_err(FlushError::Checkpoint)?;
         for (partition, bases) in obsolete {
+            let _turn = partition.files_turn.acquire(1).await;
             for base in bases {
                 self.context.files.remove_segment(&partition.identity, base).await?;
             }
@@ -294,7 +300,10 @@ type WrittenPlan = Option<Written>;
 
 async fn write_partition(partition: &Rc<PartitionInner>) -> Result<WrittenPlan, FlushError> {
     let context = &partition.context;
-    remove_strays(partition).await?;
+    {
+        let _turn = partition.files_turn.acquire(1).await;
+        remove_strays(partition).await?;
+    }
     partition.state.borrow_mut().retire();
     match partition.load_active_index().await {
         Err(ReadError::Io(error)) => return Err(FlushError::Poisoned(error)),
@@ -305,7 +314,10 @@ async fn write_partition(partition: &Rc<PartitionInner>) -> Result<WrittenPlan, 
     let plan = {
         let config = partition.config.borrow();
         let (now_ms, random) = (context.shard.wall_ms(), context.shard.random());
-        plan(&partition.state.borrow(), &PlanInput { config: &config, now_ms, random })
+        let input = PlanInput { config: &config, now_ms, random };
+        let mut state = partition.state.borrow_mut();
+        state.place_pending(&input);
+        plan(&state, &input)
     };
     let mut files = Vec::new();
     for segment in plan.iter().flat_map(|plan| &plan.segments) {
@@ -314,8 +326,9 @@ async fn write_partition(partition: &Rc<PartitionInner>) -> Result<WrittenPlan, 
     Ok(Some(Written { plan, files }))
 }
 
-/// Segments that a crash left behind unnamed: the WAL holds all that was in them.
-async fn remove_strays(partition: &Rc<PartitionInner>) -> io::Result<()> {
+/// Segments that a crash, or entries that were taken back, left behind unnamed: the WAL holds all
+/// that was in them. Under the turn for files.
+pub(super) async fn remove_strays(partition: &Rc<PartitionInner>) -> io::Result<()> {
     let files = &partition.context.files;
     let strays = partition.strays.replace(Strays::These(Vec::new()));
     let bases = match strays {
@@ -326,7 +339,11 @@ async fn remove_strays(partition: &Rc<PartitionInner>) -> io::Result<()> {
         }
     };
     for base in bases {
-        files.remove_segment(&partition.identity, base).await?;
+        // Only under the turn is a file taken into use, so it cannot be while it is removed.
+        let used = partition.state.borrow().stages_into(base);
+        if !used {
+            files.remove_segment(&partition.identity, base).await?;
+        }
     }
     Ok(())
 }
@@ -342,8 +359,11 @@ async fn write_segment(
     } else {
         files.segment(identity, base).await?
     };
-    write_batches(partition, segment, &file).await?;
+    for run in segment.runs() {
+        write_run(partition, segment, &run, &file).await?;
+    }
     if segment.closed {
+        let _turn = partition.files_turn.acquire(1).await;
         file.set_len(segment.to.0).await?;
     }
     let mut written = vec![file];
@@ -353,27 +373,26 @@ async fn write_segment(
     Ok(written)
 }
 
-/// Copies the batches into aligned buffers and writes those, one after the other.
-async fn write_batches(
+/// Copies pieces of batches into aligned buffers and writes those, one after the other.
+async fn write_run(
     partition: &PartitionInner,
     segment: &SegmentWrite,
+    run: &Run,
     file: &File,
 ) -> Result<(), FlushError> {
     let context = &partition.context;
-    let end = segment.to.0.next_multiple_of(BLOCK);
+    let end = run.end.next_multiple_of(BLOCK);
     let most = (context.options.write_bytes as u64).next_multiple_of(BLOCK).max(BLOCK);
-    let mut position = segment.from.0;
-    let mut batches = segment.batches.iter();
+    let mut position = run.position;
+    let mut pieces = run.pieces.iter();
     let mut current: Bytes = Bytes::new();
-    let mut skip = segment.skip as usize;
     while position < end {
         let length = (end - position).min(most) as usize;
         let mut buf: Buf = context.shard.buffer(length);
         while buf.len() < length {
             if current.is_empty() {
-                let Some(batch) = batches.next() else { break };
-                current = payload(partition, batch).await?;
-                current = current.slice(std::mem::take(&mut skip).min(current.len())..);
+                let Some(next) = pieces.next() else { break };
+                current = piece(partition, &segment.batches[next.batch], &next.bytes).await?;
             }
             let part = current.split_to(current.len().min(length - buf.len()));
             buf.extend_from_slice(&part);
@@ -388,6 +407,24 @@ async fn write_batches(
     Ok(())
 }
 
+/// Some bytes of a batch; of a staged one, such as share a block with its neighbours.
+async fn piece(
+    partition: &PartitionInner,
+    batch: &CommittedBatch,
+    bytes: &Range<usize>,
+) -> Result<Bytes, FlushError> {
+    let (Payload::Wal(location), Some(at)) = (&batch.payload, batch.staged) else {
+        return Ok(payload(partition, batch).await?.slice(bytes.clone()));
+    };
+    let owner = partition.identity.owner;
+    let read = partition.context.reader.read_edges(owner, batch.index, *location).await;
+    let edge = read.and_then(|(_, edges)| {
+        let edge = Layout::new(at.position, batch.length).edge(&edges, bytes);
+        edge.ok_or(format!("{} bytes beside its pointer", edges.len()))
+    });
+    edge.map_err(|what| lost(partition, batch, what))
+}
+
 async fn payload(partition: &PartitionInner, batch: &CommittedBatch) -> Result<Bytes, FlushError> {
     let location = match &batch.payload {
         Payload::Memory { bytes, .. } => return Ok(bytes.clone()),
@@ -399,11 +436,15 @@ async fn payload(partition: &PartitionInner, batch: &CommittedBatch) -> Result<B
         Ok(bytes) => format!("{} bytes where the batch has {}", bytes.len(), batch.length),
         Err(what) => what,
     };
-    Err(FlushError::Lost {
+    Err(lost(partition, batch, what))
+}
+
+fn lost(partition: &PartitionInner, batch: &CommittedBatch, what: String) -> FlushError {
+    FlushError::Lost {
         topic: partition.identity.topic_folder(),
         partition: partition.identity.partition,
         what: format!("entry {} cannot be read from the WAL: {what}", batch.index.0),
-    })
+    }
 }
 
 /// Writes index blocks; the file is made when the first one is full.
@@ -443,7 +484,7 @@ async fn sync_partition(
     let Some(written) = written else { return Ok(()) };
     let unsynced = partition.context.shard.broken(Mutation::CheckpointBeforeSync);
     for file in written.files.iter().filter(|_| !unsynced) {
-        file.sync().await?;
+        partition.sync_file(file).await?;
     }
     for segment in written.plan.iter().flat_map(|plan| &plan.segments) {
         if let Some(map) = &segment.map {
@@ -461,7 +502,8 @@ fn apply(partition: &Rc<PartitionInner>, written: Option<Written>) -> u64 {
     let Some(RoundPlan { segments, applied }) = written.and_then(|written| written.plan) else {
         return 0;
     };
-    let bytes = segments.iter().map(|segment| segment.to.0 - segment.from.0).sum();
+    let written = segments.iter().flat_map(SegmentWrite::runs).map(|run| run.end - run.position);
+    let bytes = written.sum();
     partition.state.borrow_mut().apply(applied);
     bytes
 }

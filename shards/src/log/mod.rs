@@ -2,8 +2,8 @@
 //!
 //! A `PartitionLog` takes what Raft has committed, serves it from memory at once, and a `Flusher`
 //! per shard moves it to segment files in rounds; what a checkpoint calls sealed is durable and
-//! never changes. Bytes on disk: FORMAT.md beside this file. Decisions are in synchronous code
-//! (`state`, `plan`, `roll`, `retention`, the formats), I/O in async functions over `rt`
+//! never changes. Long batches are in their segments before they are committed (`staging`). Bytes
+//! on disk: FORMAT.md beside this file. Decisions are in synchronous code (`state`, `placing`, `plan`, `roll`, `retention`, the formats), I/O in async functions over `rt`
 //! (`read`, `scan`, `lookup`, `flush`). Everything lives on one shard; nothing here speaks Kafka's
 //! protocol or knows Raft beyond index and term.
 
@@ -19,11 +19,13 @@ mod inspect;
 mod lookup;
 mod map;
 mod partition;
+mod placing;
 mod plan;
 mod read;
 mod retention;
 mod roll;
 mod scan;
+mod staging;
 mod state;
 mod types;
 
@@ -41,9 +43,11 @@ pub use inspect::{inspect_list, inspect_segment, BatchReport, SegmentReport};
 pub use lookup::TimeHit;
 pub use map::{ClosedFacts, EmptyEntry, SegmentMap};
 pub use partition::{OpenError, OpenedLog, PartitionLog};
+pub use placing::Upcoming;
 pub use read::{Damage, ReadAnswer, ReadError, ReadRequest};
 pub use retention::{new_log_start, RetentionConfig, SegmentView};
+pub use staging::{StagedBatch, StagedEntry, STAGED_HEAD_BYTES};
 pub use types::{
     CommittedBatch, EntryReader, Local, LogEntry, LogOptions, Offset, PartitionIdentity, Payload,
-    Position, RecordSearch, SegmentConfig,
+    Position, RecordSearch, SegmentConfig, StagedAt,
 };

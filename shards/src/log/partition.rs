@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
+use rt::Semaphore;
 use thiserror::Error;
 use wal::{Index, Term};
 
@@ -18,6 +19,7 @@ use super::context::LogContext;
 use super::epochs::EpochStart;
 use super::files::{file_name, parse_name, FileKind};
 use super::map::SegmentMap;
+use super::staging::StagedEntry;
 use super::state::{ClosedSegment, LogState};
 use super::types::{LogEntry, Offset, PartitionIdentity, Payload, SegmentConfig};
 
@@ -66,44 +68,57 @@ pub(super) struct PartitionInner {
     pub removed: Cell<bool>,
     /// What it contributes to the shard's dirty bytes; `None` while it is not listed.
     dirty: Cell<Option<u64>>,
-    /// Segment files that no checkpoint names, left by a crash; they go in the first round.
+    /// Segment files that no checkpoint names; they go before anything is written.
     pub strays: RefCell<Strays>,
+    /// Held while files of a segment are made, grown, cut or removed.
+    pub files_turn: Semaphore,
+    /// Held during a sync of a file, and the error of one that has failed: see `sync_file`.
+    pub sync_turn: Semaphore,
+    pub sync_error: Cell<Option<i32>>,
+    /// Room for staging is being made.
+    pub making_room: Cell<bool>,
     /// Segments whose index was rebuilt in this life: if a read still fails, it is the segment.
     pub rebuilt: RefCell<BTreeSet<Offset>>,
 }
 
 /// What is known of files that no checkpoint names.
 pub(super) enum Strays {
-    /// Every file of the folder is one: the partition has no checkpoint.
+    /// Every file of the folder is one, but where a batch is staged: the partition has no checkpoint.
     All,
-    /// These segments.
+    /// These segments, but where a batch is staged.
     These(Vec<Offset>),
 }
 
 impl PartitionLog {
-    /// The log of a new partition: no file, no record. `before` and `term` are the group's first
-    /// index and term; its entries begin after them.
+    /// The log of a partition without a checkpoint: no record. `before` and `term` are the group's
+    /// first index and term; its entries begin after them. `staged`: those among them whose
+    /// batches are staged.
     pub fn create(
         context: &Rc<LogContext>,
         identity: PartitionIdentity,
         config: SegmentConfig,
         before: Index,
         term: Term,
+        staged: &[StagedEntry],
     ) -> PartitionLog {
-        let state = LogState::new(before, term, context.shard.wall_ms());
+        let mut state = LogState::new(before, term, context.shard.wall_ms());
+        state.restore_pins(staged);
         PartitionLog::with(context, identity, config, state, Strays::All)
     }
 
     /// The log of a partition that has a checkpoint. Lists its folder and reads the `.map` of the
-    /// segment that was being written; everything else is read when it is needed.
+    /// segment that was being written; everything else is read when it is needed. `staged`: the
+    /// entries to be replayed whose batches are staged.
     pub async fn open(
         context: &Rc<LogContext>,
         identity: PartitionIdentity,
         config: SegmentConfig,
         checkpoint: &Bytes,
+        staged: &[StagedEntry],
     ) -> Result<OpenedLog, OpenError> {
         let checkpoint = LogCheckpoint::decode(checkpoint, Some(&identity))?;
         let mut state = LogState::restore(&checkpoint, context.shard.wall_ms());
+        state.restore_pins(staged);
         let strays = find_segments(context, &identity, &mut state).await?;
         if state.active.is_some() {
             restore_map(context, &identity, &mut state).await?;
@@ -133,6 +148,10 @@ impl PartitionLog {
             removed: Cell::new(false),
             dirty: Cell::new(None),
             strays: RefCell::new(strays),
+            files_turn: Semaphore::new(1),
+            sync_turn: Semaphore::new(1),
+            sync_error: Cell::new(None),
+            making_room: Cell::new(false),
             rebuilt: RefCell::default(),
         };
         PartitionLog { inner: Rc::new(inner) }
@@ -245,6 +264,7 @@ impl PartitionLog {
         self.inner.removed.set(true);
         let context = &self.inner.context;
         let _alone = context.round.acquire(1).await;
+        let _turn = self.inner.files_turn.acquire(1).await;
         self.inner.leave_dirty_list();
         context.files.remove_partition(&self.inner.identity).await
     }

@@ -1,15 +1,19 @@
 //! What one round writes for one partition: whole blocks only, each once.
 //!
 //! Pure: from the state, the configuration and the clock to a list of writes and to the state
-//! that holds once they are durable. The end of a segment that is being closed is written as a
-//! padded block and cut to its length; nothing else is ever padded.
+//! that holds once they are durable. Where segments begin was decided before (`placing`). The end
+//! of a segment that is being closed is written as a padded block and cut to its length; nothing
+//! else is ever padded. The whole blocks of a staged batch are there already.
+
+use std::ops::Range;
 
 use wal::{Index, Term};
 
 use super::checkpoint::BLOCK;
 use super::index::{encode_block, IndexCursor, IndexEntry, BLOCK_ENTRIES};
 use super::map::{ClosedFacts, EmptyEntry, SegmentMap};
-use super::roll::{draw_jitter, must_roll, NextBatch, SegmentFill};
+use super::placing::Begin;
+use super::staging::Layout;
 use super::state::{ActiveSegment, Applied, ClosedSegment, Flushed, IndexChange, LogState};
 use super::types::{CommittedBatch, Offset, Position, SegmentConfig};
 
@@ -32,6 +36,57 @@ pub(super) struct SegmentWrite {
     pub closed: bool,
 }
 
+/// A stretch of a segment to be written, from a block boundary on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub position: u64,
+    pub end: u64,
+    pub pieces: Vec<Piece>,
+}
+
+/// Bytes of one batch of a `SegmentWrite`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub batch: usize,
+    pub bytes: Range<usize>,
+}
+
+impl SegmentWrite {
+    /// What is to be written: everything from `from` to `to` but the whole blocks of batches that
+    /// are staged.
+    pub fn runs(&self) -> Vec<Run> {
+        let (mut runs, mut start): (Vec<Run>, u64) = (Vec::new(), self.from.0 - self.skip);
+        for (number, batch) in self.batches.iter().enumerate() {
+            let end = start + u64::from(batch.length);
+            let blocks = match batch.staged {
+                Some(at) => Layout::new(at.position, batch.length).blocks(),
+                None => end..end,
+            };
+            for part in [start..blocks.start, blocks.end..end] {
+                let part = part.start.max(self.from.0)..part.end.min(self.to.0);
+                if part.is_empty() {
+                    continue;
+                }
+                let bytes = (part.start - start) as usize..(part.end - start) as usize;
+                let piece = Piece { batch: number, bytes };
+                match runs.last_mut().filter(|run| run.end == part.start) {
+                    Some(run) => {
+                        run.end = part.end;
+                        run.pieces.push(piece);
+                    }
+                    None => {
+                        let Range { start: position, end } = part;
+                        assert_eq!(position % BLOCK, 0, "a run begins with a block");
+                        runs.push(Run { position, end, pieces: vec![piece] });
+                    }
+                }
+            }
+            start = end;
+        }
+        runs
+    }
+}
+
 /// All writes of a round for one partition.
 pub(super) struct RoundPlan {
     pub segments: Vec<SegmentWrite>,
@@ -47,7 +102,7 @@ pub(super) struct PlanInput<'a> {
 }
 
 /// Plans a round; `None` when no whole block can be written. The index of the active segment must
-/// have been read.
+/// have been read, and every pending batch have its place.
 pub(super) fn plan(state: &LogState, input: &PlanInput<'_>) -> Option<RoundPlan> {
     let mut planner = Planner {
         state,
@@ -93,8 +148,6 @@ struct OpenSegment {
     index_entries: usize,
     /// Those of them that stand in no full block yet.
     index_open: Vec<IndexEntry>,
-    /// An upper estimate of the entries that the new batches add.
-    new_entries: u64,
 }
 
 impl OpenSegment {
@@ -107,54 +160,27 @@ impl OpenSegment {
             batches: Vec::new(),
             index_entries: index.len(),
             index_open: index[index.len() / BLOCK_ENTRIES * BLOCK_ENTRIES..].to_vec(),
-            new_entries: 0,
-        }
-    }
-
-    /// Must the batch begin another segment? Never one whose first bytes are written here: a
-    /// checkpoint counts on them.
-    fn refuses(&self, config: &SegmentConfig, next: &NextBatch) -> bool {
-        let begun = self.batches.is_empty() && self.active.written > self.active.sealed;
-        !begun && must_roll(config, &self.fill(), next)
-    }
-
-    fn fill(&self) -> SegmentFill {
-        SegmentFill {
-            base_offset: self.active.base_offset,
-            bytes: self.total,
-            index_entries: self.index_entries as u64 + self.new_entries,
-            first_timestamp: self.active.first_timestamp,
-            jitter_ms: self.active.jitter_ms,
         }
     }
 }
 
 impl Planner<'_> {
     fn place(&mut self, batch: &CommittedBatch) {
-        let timestamp =
-            if batch.max_timestamp < 0 { self.input.now_ms } else { batch.max_timestamp };
-        let next = NextBatch {
-            next_offset: batch.next_offset(),
-            bytes: u64::from(batch.length),
-            timestamp,
-        };
-        if self.open.as_ref().is_some_and(|open| open.refuses(self.input.config, &next)) {
+        if let Some(begin) = self.state.placing.begin_at(batch.base_offset) {
             self.close();
+            self.open = Some(self.begin(batch, begin));
         }
-        if self.open.is_none() {
-            self.open = Some(self.begin(batch, timestamp));
+        let open = self.open.as_mut().expect("a batch that finds no segment begins one");
+        if let Some(at) = batch.staged {
+            // Its blocks are there: whoever placed it must have meant this very place.
+            let here = (open.active.base_offset, Position(open.total));
+            assert_eq!((at.segment, at.position), here, "the place of a staged batch");
         }
-        let interval = self.input.config.index_interval_bytes;
-        if let Some(open) = &mut self.open {
-            let spacing = interval.max(1);
-            open.new_entries +=
-                u64::from(open.total / spacing != (open.total + next.bytes) / spacing);
-            open.total += next.bytes;
-            open.batches.push(batch.clone());
-        }
+        open.total += u64::from(batch.length);
+        open.batches.push(batch.clone());
     }
 
-    fn begin(&self, batch: &CommittedBatch, timestamp: i64) -> OpenSegment {
+    fn begin(&self, batch: &CommittedBatch, begin: Begin) -> OpenSegment {
         let first_index = self.flushed.index.next();
         let first_term = self.term_of(first_index, batch);
         OpenSegment {
@@ -164,8 +190,8 @@ impl Planner<'_> {
                 first_term,
                 sealed: Position(0),
                 written: Position(0),
-                first_timestamp: timestamp,
-                jitter_ms: draw_jitter(self.input.config, self.input.random),
+                first_timestamp: begin.first_timestamp,
+                jitter_ms: begin.jitter_ms,
                 cursor: IndexCursor::new(batch.base_offset),
                 empties: Vec::new(),
                 map_stale: false,
@@ -175,7 +201,6 @@ impl Planner<'_> {
             batches: Vec::new(),
             index_entries: 0,
             index_open: Vec::new(),
-            new_entries: 0,
         }
     }
 

@@ -158,9 +158,14 @@ impl PartitionInner {
                     self.context.count(|stats| stats.read_cache_bytes += bytes);
                     answer.take(batches, bytes, next);
                 }
-                Source::Wal { index, location, length, next_offset } => {
-                    let owner = self.identity.owner;
-                    match self.context.reader.read(owner, index, location).await {
+                Source::Wal { index, location, length, next_offset, staged } => {
+                    let read = match staged {
+                        Some(at) => self.read_staged(index, location, length, at).await,
+                        None => {
+                            self.context.reader.read(self.identity.owner, index, location).await
+                        }
+                    };
+                    match read {
                         Ok(bytes) if bytes.len() == length as usize => {
                             answer.take(vec![bytes], u64::from(length), next_offset);
                         }

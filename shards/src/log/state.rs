@@ -13,7 +13,11 @@ use super::checkpoint::{ActiveCheckpoint, LogCheckpoint};
 use super::epochs::EpochList;
 use super::index::{IndexCursor, IndexEntry};
 use super::map::{ClosedFacts, EmptyEntry};
-use super::types::{CommittedBatch, LogEntry, Offset, Payload, Position};
+use super::placing::{Cursor, Pin, Placing, Upcoming};
+use super::plan::PlanInput;
+use super::roll::SegmentFill;
+use super::staging::{Room, StagedEntry};
+use super::types::{CommittedBatch, LogEntry, Offset, Payload, Position, StagedAt};
 
 /// A closed segment. Its facts are read from its `.map` when first needed.
 #[derive(Debug, Clone)]
@@ -72,7 +76,13 @@ pub(super) enum Source {
     /// Batches in memory, and the offset after the last.
     Memory(Vec<Bytes>, Offset),
     /// One batch in the WAL.
-    Wal { index: Index, location: Location, length: u32, next_offset: Offset },
+    Wal {
+        index: Index,
+        location: Location,
+        length: u32,
+        next_offset: Offset,
+        staged: Option<StagedAt>,
+    },
     /// A segment file.
     Segment(SegmentPart),
     /// Within the log, but no segment covers it.
@@ -119,6 +129,10 @@ pub(super) struct LogState {
     pub active_index: Option<Vec<IndexEntry>>,
     /// Base offsets of segments whose files go once a checkpoint without them is durable.
     pub obsolete: Vec<Offset>,
+    /// Where batches that are not flushed go.
+    pub placing: Placing,
+    /// What staging may be written to now.
+    pub room: Option<Room>,
     /// Bytes from the end of the written blocks to the end of the tail.
     pub unwritten_bytes: u64,
     /// Wall clock at the last commit: the age of batches without timestamps.
@@ -142,6 +156,8 @@ impl LogState {
             active: None,
             active_index: Some(Vec::new()),
             obsolete: Vec::new(),
+            placing: Placing::new(before),
+            room: None,
             unwritten_bytes: 0,
             last_commit_ms: now_ms,
         }
@@ -162,6 +178,16 @@ impl LogState {
         state.active = checkpoint.active.as_ref().map(restore_active);
         state.active_index = if state.active.is_some() { None } else { Some(Vec::new()) };
         state
+    }
+
+    /// Staged batches that will be committed again: their segments are not strays, and they keep
+    /// their places.
+    pub fn restore_pins(&mut self, staged: &[StagedEntry]) {
+        let flushed = self.flushed.index;
+        for entry in staged.iter().filter(|entry| entry.index > flushed) {
+            let StagedEntry { index, base_offset, at, .. } = *entry;
+            self.placing.pin(Pin { index, base_offset, at });
+        }
     }
 
     /// Takes committed entries in Raft order. A gap is a bug of the layer that orders them.
@@ -222,8 +248,26 @@ impl LogState {
     pub fn has_retired(&self) -> bool {
         let pending = self.tail.get(self.pending_from());
         self.closed.first().is_some_and(|segment| segment.next_offset <= self.log_start)
-            || self.active_is_below()
-            || pending.is_some_and(|batch| batch.next_offset() <= self.log_start)
+            || (self.active_is_below()
+                || pending.is_some_and(|batch| batch.next_offset() <= self.log_start))
+                && !self.is_held(self.retirable())
+    }
+
+    /// What would be the last flushed batch if all that lies below the log start were given up.
+    fn retirable(&self) -> Flushed {
+        let below = |batch: &&CommittedBatch| batch.next_offset() <= self.log_start;
+        let last = self.pending().take_while(below).last();
+        last.map_or(self.flushed, |batch| Flushed {
+            index: batch.index,
+            term: batch.term,
+            next_offset: batch.next_offset(),
+        })
+    }
+
+    /// Whether a batch behind `flushed` is staged in a segment with bytes before it: the segment
+    /// cannot be given up, and what is missing in it must be written.
+    fn is_held(&self, flushed: Flushed) -> bool {
+        self.placing.holds(flushed.index, flushed.next_offset)
     }
 
     /// Does the active segment hold sealed batches, all of them below the log start?
@@ -235,30 +279,34 @@ impl LogState {
     /// Gives up what lies wholly below the log start: pending batches count as flushed, segments
     /// become obsolete. A first step of a round.
     pub fn retire(&mut self) {
-        let from = self.pending_from();
-        let mut gone = 0;
-        while let Some(batch) = self.tail.get(from + gone) {
-            if batch.next_offset() > self.log_start {
-                break;
-            }
-            self.flushed =
-                Flushed { index: batch.index, term: batch.term, next_offset: batch.next_offset() };
-            gone += 1;
-        }
-        if gone > 0 {
-            self.tail.drain(..from + gone);
-            let flushed = self.flushed.index;
-            self.empties.retain(|entry| entry.index > flushed);
-        }
-        if gone > 0 || self.active_is_below() {
-            if let Some(active) = self.active.take() {
-                self.obsolete.push(active.base_offset);
-                self.active_index = Some(Vec::new());
-            }
+        let to = self.retirable();
+        if !self.is_held(to) && (to != self.flushed || self.active_is_below()) {
+            self.retire_pending(to);
         }
         let kept = self.closed.partition_point(|segment| segment.next_offset <= self.log_start);
         self.obsolete.extend(self.closed.drain(..kept).map(|segment| segment.base_offset));
         self.recount_unwritten();
+    }
+
+    fn retire_pending(&mut self, to: Flushed) {
+        if to != self.flushed {
+            self.flushed = to;
+            self.tail.drain(..self.pending_from());
+            self.empties.retain(|entry| entry.index > to.index);
+        }
+        if let Some(active) = self.active.take() {
+            self.obsolete.push(active.base_offset);
+            self.active_index = Some(Vec::new());
+        }
+        // No later segment begins below the next batch, so none of these names is used again.
+        let staged = self.placing.retired(to.index, to.next_offset);
+        let room = self.room.take_if(|room| room.segment < to.next_offset);
+        let segments = staged.into_iter().chain(room.map(|room| room.segment));
+        for segment in segments.filter(|segment| *segment < to.next_offset) {
+            if !self.obsolete.contains(&segment) {
+                self.obsolete.push(segment);
+            }
+        }
     }
 
     /// A round has written and synced what was planned.
@@ -274,6 +322,9 @@ impl LogState {
         }
         self.flushed = applied.flushed;
         let flushed = self.flushed.index;
+        let closed = self.closed.last().map(|segment| segment.base_offset);
+        let begun = self.active.as_ref().map(|active| active.base_offset).max(closed);
+        self.placing.flushed(flushed, begun);
         self.empties.retain(|entry| entry.index > flushed);
         while self
             .tail
@@ -283,6 +334,66 @@ impl LogState {
             self.tail.pop_front();
         }
         self.recount_unwritten();
+    }
+
+    /// Decides where every pending batch goes. The index of the active segment must be there.
+    pub fn place_pending(&mut self, input: &PlanInput<'_>) {
+        let mut cursor = self.placing.cursor.unwrap_or_else(|| self.cursor_at_flushed());
+        let from = self.tail.partition_point(|batch| batch.index <= cursor.index());
+        for batch in self.tail.range(from..) {
+            self.placing.step(&mut cursor, &Upcoming::of(batch), input);
+        }
+        self.placing.cursor = Some(cursor);
+    }
+
+    /// Decides where everything before an entry goes that is about to be appended; `before` knows
+    /// the batches that are not committed. `None` while the active segment is not known in full.
+    pub fn place_before(
+        &mut self,
+        next: Index,
+        before: &dyn Fn(Index) -> Option<Upcoming>,
+        input: &PlanInput<'_>,
+    ) -> Option<Cursor> {
+        if self.active.is_some() && self.active_index.is_none() {
+            return None;
+        }
+        self.place_pending(input);
+        let mut cursor = self.placing.cursor?;
+        for index in cursor.index().max(self.last_index).0 + 1..next.0 {
+            if let Some(batch) = before(Index(index)) {
+                self.placing.step(&mut cursor, &batch, input);
+            }
+        }
+        self.placing.cursor = Some(cursor);
+        Some(cursor)
+    }
+
+    fn cursor_at_flushed(&self) -> Cursor {
+        let fill = |active: &ActiveSegment| SegmentFill {
+            base_offset: active.base_offset,
+            bytes: active.sealed.0,
+            index_entries: self.active_index.as_ref().map_or(0, |index| index.len() as u64),
+            first_timestamp: active.first_timestamp,
+            jitter_ms: active.jitter_ms,
+        };
+        let begun = self.active.as_ref().is_some_and(|active| active.written > active.sealed);
+        Cursor::new(self.flushed.index, self.active.as_ref().map(fill), begun)
+    }
+
+    /// Entries from `from` on are taken back; none of them was committed. Answers the segments
+    /// that were begun for them: perhaps none will ever begin there again.
+    pub fn unplace(&mut self, from: Index) -> Vec<Offset> {
+        assert!(from > self.last_index, "committed entries stay");
+        let end = self.next_offset;
+        let staged = self.placing.truncated(from, self.last_index, end);
+        let room = self.room.take_if(|room| room.segment >= end).map(|room| room.segment);
+        staged.into_iter().filter(|segment| *segment >= end).chain(room).collect()
+    }
+
+    /// Whether this segment's file is in use, though no checkpoint names it yet.
+    pub fn stages_into(&self, segment: Offset) -> bool {
+        let room = self.room.as_ref().is_some_and(|room| room.segment == segment);
+        room || self.placing.names(segment)
     }
 
     fn recount_unwritten(&mut self) {
@@ -361,6 +472,7 @@ impl LogState {
                         location: *location,
                         length: batch.length,
                         next_offset: batch.next_offset(),
+                        staged: batch.staged,
                     }
                 }
             }

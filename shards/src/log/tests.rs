@@ -26,6 +26,10 @@ pub(super) struct Durable {
     /// Reads of entries that a checkpoint had made dead.
     pub dead_reads: Cell<u64>,
     pub wal_reads: Cell<u64>,
+    /// What stands beside the pointers of staged batches.
+    pub edges: RefCell<BTreeMap<(Owner, Index), (u32, Bytes)>>,
+    /// Batches that were staged.
+    pub staged: Cell<u64>,
 }
 
 pub(super) struct FakeWal(pub Rc<Durable>);
@@ -51,6 +55,23 @@ impl EntryReader for FakeWal {
             _ => None,
         });
         Box::pin(async move { entry.ok_or("no such entry".to_owned()) })
+    }
+
+    fn read_edges(
+        &self,
+        owner: Owner,
+        index: Index,
+        location: Location,
+    ) -> Local<'static, Result<(u32, Bytes), String>> {
+        assert_eq!(location.position, index.0, "the location of this very entry");
+        let durable = &self.0;
+        let checkpoint = durable.checkpoints.borrow().get(&owner).map(|c| c.index);
+        if checkpoint.is_some_and(|flushed| index <= flushed) {
+            durable.dead_reads.set(durable.dead_reads.get() + 1);
+            return Box::pin(async { Err("dead".to_owned()) });
+        }
+        let edges = durable.edges.borrow().get(&(owner, index)).cloned();
+        Box::pin(async move { edges.ok_or("no such pointer".to_owned()) })
     }
 }
 
@@ -125,14 +146,21 @@ impl Bench {
     pub async fn open(&self, partition: i32, config: SegmentConfig) -> Partition {
         let identity = identity(partition);
         let checkpoint = self.durable.checkpoints.borrow().get(&identity.owner).cloned();
+        let owner = identity.owner;
+        let entries = self.durable.entries.borrow().get(&owner).cloned().unwrap_or_default();
+        let above = checkpoint.as_ref().map_or(FIRST, |checkpoint| checkpoint.index);
+        let staged: Vec<StagedEntry> =
+            entries.iter().filter(|entry| index_of(entry) > above).filter_map(staged_of).collect();
+        let context = &self.context;
         let (log, flushed) = match &checkpoint {
             None => {
-                let log = PartitionLog::create(&self.context, identity, config, FIRST, FIRST_TERM);
+                let (index, term) = (FIRST, FIRST_TERM);
+                let log = PartitionLog::create(context, identity, config, index, term, &staged);
                 (log, FIRST)
             }
             Some(checkpoint) => {
-                let opened =
-                    PartitionLog::open(&self.context, identity, config, &checkpoint.bytes).await;
+                let bytes = &checkpoint.bytes;
+                let opened = PartitionLog::open(context, identity, config, bytes, &staged).await;
                 let opened = opened.expect("what a checkpoint names is there");
                 assert_eq!(opened.flushed, checkpoint.index);
                 let expected = format!("producers at {}", opened.flushed.0);
@@ -140,8 +168,7 @@ impl Bench {
                 (opened.log, opened.flushed)
             }
         };
-        let owner = identity.owner;
-        let entries = self.durable.entries.borrow().get(&owner).cloned().unwrap_or_default();
+        log.verify_staged(&staged).await.expect("every pointer leads to its batch");
         let replayed = entries.into_iter().filter(|entry| index_of(entry) > flushed);
         log.commit(replayed.map(in_wal).collect::<Vec<_>>());
         Partition { log, durable: Rc::clone(&self.durable), owner }
@@ -153,6 +180,14 @@ pub(super) fn index_of(entry: &LogEntry) -> Index {
         LogEntry::Batch(batch) => batch.index,
         LogEntry::Empty { index, .. } => *index,
     }
+}
+
+/// What recovery tells of an entry whose batch is staged.
+fn staged_of(entry: &LogEntry) -> Option<StagedEntry> {
+    let LogEntry::Batch(batch) = entry else { return None };
+    let CommittedBatch { index, base_offset, length, .. } = *batch;
+    let location = location(index, length);
+    batch.staged.map(|at| StagedEntry { index, base_offset, length, at, location })
 }
 
 fn location(index: Index, length: u32) -> Location {
@@ -214,8 +249,85 @@ impl Partition {
             length,
             max_timestamp: timestamp,
             payload,
+            staged: None,
         }));
         bytes
+    }
+
+    /// Appends batches one after the other, long ones staged if there is room; takes all after the
+    /// first `kept` back again; commits the others together when all are durable. Answers how many
+    /// were staged. With `hasty` the WAL does not wait for what its pointers name.
+    pub async fn pipeline(
+        &self,
+        payloads: &[usize],
+        timestamp: i64,
+        kept: usize,
+        hasty: bool,
+    ) -> u64 {
+        let (last, term) = self.log.last_entry();
+        let first = last.next();
+        let mut base = self.log.log_end();
+        let mut appended: Vec<(Upcoming, Bytes, Option<StagedBatch>)> = Vec::new();
+        for (payload_bytes, index) in payloads.iter().zip(first.0..) {
+            let payload: Vec<u8> = (0..*payload_bytes)
+                .map(|at| (at as u64 * 31 + at as u64 / 256 + base.0 as u64 * 7) as u8)
+                .collect();
+            let bytes = batch(base.0, 1, term.0 as i32, timestamp, &payload);
+            let length = bytes.len() as u32;
+            let next = Upcoming {
+                index: Index(index),
+                base_offset: base,
+                records: 1,
+                length,
+                max_timestamp: timestamp,
+            };
+            let known: Vec<Upcoming> = appended.iter().map(|(next, ..)| *next).collect();
+            let before = |index: Index| known.iter().find(|next| next.index == index).copied();
+            let long = length >= self.log.staged_min_bytes();
+            let staged = long && self.log.would_stage(&next, &before);
+            let parts = [bytes.slice(..61), bytes.slice(61..)];
+            let staged = staged.then(|| {
+                self.log.stage(&next, &before, &parts).expect("as it was asked just before")
+            });
+            base = Offset(base.0 + 1);
+            appended.push((next, bytes, staged));
+        }
+        let taken_back = appended.split_off(kept.min(appended.len()));
+        if let Some((first, ..)) = taken_back.first() {
+            self.log.unstage(first.index);
+        }
+        let mut count = 0;
+        for (next, bytes, staged) in appended {
+            let mut kept = bytes.clone();
+            let at = staged.as_ref().map(|staged| staged.at);
+            if let Some(staged) = staged {
+                let edges = (staged.crc, staged.edges.clone());
+                self.durable.edges.borrow_mut().insert((self.owner, next.index), edges);
+                count += 1;
+                if !hasty {
+                    staged.durable.await.expect("it answers").expect("it is written");
+                    kept = staged.bytes.borrow_mut().take().expect("it is in memory");
+                    assert!(kept == bytes, "the batch in memory");
+                }
+            }
+            let place = Some(location(next.index, next.length));
+            self.add(LogEntry::Batch(CommittedBatch {
+                index: next.index,
+                term,
+                base_offset: next.base_offset,
+                records: 1,
+                length: next.length,
+                max_timestamp: timestamp,
+                payload: Payload::Memory { bytes: kept, location: place },
+                staged: at,
+            }));
+        }
+        // Nothing is staged again before their truncation is durable, and so are they before it.
+        for staged in taken_back.into_iter().filter_map(|(.., staged)| staged) {
+            staged.durable.await.expect("it answers").expect("it is written");
+        }
+        self.durable.staged.set(self.durable.staged.get() + count);
+        count
     }
 
     /// Commits an entry without records, under the next term.

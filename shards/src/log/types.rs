@@ -73,6 +73,15 @@ pub enum Payload {
     Wal(Location),
 }
 
+/// A place in a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StagedAt {
+    /// Base offset of the segment.
+    pub segment: Offset,
+    /// Where the batch begins in it.
+    pub position: Position,
+}
+
 /// A committed entry that carries records: exactly one Kafka batch.
 #[derive(Debug, Clone)]
 pub struct CommittedBatch {
@@ -90,6 +99,8 @@ pub struct CommittedBatch {
     pub max_timestamp: i64,
     /// The bytes, or where they are.
     pub payload: Payload,
+    /// It was staged: its whole blocks are in the segment already, and the WAL has its edges.
+    pub staged: Option<StagedAt>,
 }
 
 impl CommittedBatch {
@@ -113,8 +124,16 @@ pub enum LogEntry {
     },
 }
 
-/// Reads the batch of an entry back from the WAL.
+/// Reads what the WAL has of an entry.
 pub trait EntryReader {
+    /// As `read`, for an entry whose batch is staged: the checksum of the batch, and its edges.
+    fn read_edges(
+        &self,
+        owner: Owner,
+        index: Index,
+        location: Location,
+    ) -> Local<'static, Result<(u32, Bytes), String>>;
+
     /// The whole batch that `owner` has at `index`. `location` is where it was when it was
     /// committed; relocation may have moved it since.
     fn read(
@@ -182,6 +201,8 @@ pub struct LogOptions {
     pub writes_in_flight: u64,
     /// Largest single write.
     pub write_bytes: usize,
+    /// Batches from this length on are staged: written to their segment at once, not to the WAL.
+    pub staged_min_bytes: u32,
 }
 
 impl Default for LogOptions {
@@ -194,6 +215,7 @@ impl Default for LogOptions {
             dirty_age: std::time::Duration::from_secs(5),
             writes_in_flight: 4,
             write_bytes: 1 << 20,
+            staged_min_bytes: 128 << 10,
         }
     }
 }

@@ -8,6 +8,7 @@ use wal::Index;
 
 use super::append::producer_of;
 use super::control::Control;
+use super::staging::staged_at;
 use super::{Leadership, Partition};
 use crate::log::{self, CommittedBatch, LogEntry, Offset};
 
@@ -111,7 +112,7 @@ fn prefix(payload: &Payload) -> &[u8] {
 
 /// A committed entry as the partition's log takes it.
 fn log_entry(entry: Committed) -> LogEntry {
-    let Committed { index, term, kind, descriptor, payload, location } = entry;
+    let Committed { index, term, kind, descriptor, payload, pointer, location } = entry;
     if kind != EntryKind::Data {
         return LogEntry::Empty { index, term };
     }
@@ -127,5 +128,6 @@ fn log_entry(entry: Committed) -> LogEntry {
         length: descriptor.length,
         max_timestamp: descriptor.max_timestamp,
         payload,
+        staged: pointer.as_ref().map(staged_at),
     })
 }

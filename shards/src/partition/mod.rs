@@ -17,6 +17,7 @@ mod append;
 pub mod control;
 mod machine;
 pub mod producers;
+pub mod staging;
 mod waiters;
 
 use std::cell::RefCell;
