@@ -8,7 +8,7 @@
 # CHRONIK_LIMITS=optional it says so and goes on (a container without root).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-memory_bytes=$((160 << 20))
+memory_bytes=$((192 << 20))
 overcommit=/proc/sys/vm/overcommit_memory
 before=$(cat $overcommit)
 group=""
