@@ -55,6 +55,7 @@ impl StartError {
             | StartError::Wal(WalError::Disk(error) | WalError::Poisoned(error)) => {
                 error.is_no_space()
             }
+            StartError::Wal(WalError::NoRoom { .. }) => true,
             _ => false,
         }
     }

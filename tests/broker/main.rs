@@ -6,6 +6,8 @@
 mod bombs;
 mod cli;
 mod clients;
+#[cfg(feature = "real-disks")]
+mod disks;
 mod hostile;
 mod http;
 mod kill;

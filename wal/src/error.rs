@@ -79,6 +79,9 @@ pub enum WalError {
     /// Reading, opening or listing failed. Never taken for the end of the log.
     #[error("{0}")]
     Disk(#[from] DiskError),
+    /// A start needs a file, the disk has no room for one, and none was prepared before.
+    #[error("no room for a log file of {bytes} bytes: {error}")]
+    NoRoom { bytes: u64, error: DiskError },
     /// A file that this program must not touch.
     #[error("log file {name}: {reason}")]
     Header { name: String, reason: HeaderError },

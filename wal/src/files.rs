@@ -139,8 +139,7 @@ async fn fill(
 }
 
 /// Turns a spare into the log file that `header` describes. Its name is durable only when the
-/// directory is synced. A file of that name (one that recovery found without frames) is replaced.
-/// After an error the spare still is one.
+/// directory is synced. After an error the spare still is one.
 pub(crate) async fn put_in_line(
     shard: &Shard,
     dir: &Dir,

@@ -15,7 +15,7 @@ use rt::{Dir, Mutation, Shard};
 
 use crate::background;
 use crate::core::{Class, Core, State, Stop, WalStats};
-use crate::error::WalError;
+use crate::error::{DiskError, WalError};
 use crate::files::{self, LogFile};
 use crate::format::{BadFrame, FileHeader, RecordKind, BLOCK_BYTES};
 use crate::gather::{Gather, Start};
@@ -23,7 +23,7 @@ use crate::histograms::WalHistograms;
 use crate::index::{Entry, LiveIndex, Marked, Replica};
 use crate::options::WalOptions;
 use crate::record::{Damage, Parts};
-use crate::replay::{self, Found, Replayed};
+use crate::replay::{self, Found, FoundFile, Replayed};
 use crate::types::{FileSequence, FrameNumber, HardState, Identity, Index, Location, Owner, Term};
 use crate::{recycle, writer, Wal};
 
@@ -94,11 +94,10 @@ pub(crate) async fn open(
     if !shard.broken(Mutation::RecoverWithoutSync) {
         sync_replayed(&found, &replayed).await?;
     }
-    tidy(&dir, &mut found, &options).await?;
     let target = Target::choose(&found, &replayed);
-    let file = begin_file(shard, &dir, &mut found, &replayed, target, &options, identity).await?;
-    remove_unused(&dir, &found, target).await?;
     let (recovered, fences) = describe(&found, &replayed);
+    tidy(shard, &dir, &mut found, target, &options).await?;
+    let file = begin_file(shard, &dir, &mut found, &replayed, target, &options, identity).await?;
     let wal = build(shard, dir, options, identity, found, replayed, file);
     settle(&wal, fences).await?;
     back_into_budget(&wal.core).await?;
@@ -116,13 +115,37 @@ async fn sync_replayed(found: &Found, replayed: &Replayed) -> Result<(), WalErro
     Ok(())
 }
 
-/// Removes unfinished files, and spares of another size than is wanted now.
-async fn tidy(dir: &Dir, found: &mut Found, options: &WalOptions) -> Result<(), WalError> {
+/// Removes unfinished files, and spares of another size than is wanted now. Files that were only
+/// prepared become spares again: on a full disk they are what the log can begin anew in.
+async fn tidy(
+    shard: &Shard,
+    dir: &Dir,
+    found: &mut Found,
+    target: Target,
+    options: &WalOptions,
+) -> Result<(), WalError> {
     let (fit, unfit): (Vec<_>, Vec<_>) =
         found.spares.drain(..).partition(|(_, bytes)| *bytes == options.file_bytes);
     found.spares = fit;
     for name in found.unfinished.drain(..).chain(unfit.into_iter().map(|(name, _)| name)) {
         dir.unlink(&name).await?;
+    }
+    let prepared: Vec<FoundFile> = found.files.drain(target.keep..).collect();
+    let (whole, others): (Vec<_>, Vec<_>) =
+        prepared.into_iter().partition(|file| file.length == options.file_bytes);
+    let short = |file: &FoundFile| file.length == options.first_file_bytes;
+    let alone = found.spares.is_empty() && whole.is_empty();
+    // A short one only does to begin in.
+    let begin = others.iter().position(short).filter(|_| alone);
+    for (place, file) in others.iter().enumerate() {
+        if begin != Some(place) {
+            dir.unlink(&file.name).await?;
+        }
+    }
+    for file in whole.iter().chain(begin.map(|place| &others[place])) {
+        let spare = files::spare_name(shard);
+        dir.rename(&file.name, &spare).await?;
+        found.spares.push((spare, file.length));
     }
     // A killed process may have taken a name from a file without making that durable: before
     // such a spare gets a new header, the old name must be gone for good.
@@ -134,14 +157,14 @@ async fn tidy(dir: &Dir, found: &mut Found, options: &WalOptions) -> Result<(), 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Target {
     sequence: FileSequence,
-    /// Files found from this place on hold no frame; the first of them is replaced.
+    /// Files found from this place on hold no frame, and leave the log.
     keep: usize,
 }
 
 impl Target {
-    /// Files at the end that hold no frame were only prepared: the first of them is replaced
-    /// by the new file, atomically, so that starts without traffic do not use up the budget.
-    /// After damage nothing is replaced.
+    /// Files at the end that hold no frame were only prepared: the new file takes the place of the
+    /// first of them, so that starts without traffic do not use up the budget. After damage
+    /// nothing leaves the log.
     fn choose(found: &Found, replayed: &Replayed) -> Target {
         let next = found.next_sequence();
         let all = found.files.len();
@@ -151,6 +174,10 @@ impl Target {
         let empty = replayed.verdict.frames.iter().rev().take_while(|frames| **frames == 0);
         let keep = all - empty.count();
         let sequence = found.files.get(keep).map_or(next, |file| file.header.sequence);
+        // Somebody gave a file that stays the name of one that goes.
+        if found.files[..keep].iter().any(|file| file.name == files::log_name(sequence)) {
+            return Target { sequence: next, keep: all };
+        }
         Target { sequence, keep }
     }
 }
@@ -168,7 +195,8 @@ async fn begin_file(
         Some(spare) => spare,
         None => {
             let bytes = options.first_file_bytes;
-            let made = files::make_spare(shard, dir, bytes, true, || false).await?;
+            let made = files::make_spare(shard, dir, bytes, true, || false).await;
+            let made = made.map_err(|error| no_room(bytes, error.into()))?;
             (made.expect("nothing stops the making of the first file"), bytes)
         }
     };
@@ -185,19 +213,11 @@ async fn begin_file(
     Ok(file)
 }
 
-/// Removes prepared files behind the one that was replaced.
-async fn remove_unused(dir: &Dir, found: &Found, target: Target) -> Result<(), WalError> {
-    for file in found.files.iter().skip(target.keep + 1) {
-        dir.unlink(&file.name).await?;
+fn no_room(bytes: u64, error: DiskError) -> WalError {
+    match error.is_no_space() {
+        true => WalError::NoRoom { bytes, error },
+        false => WalError::Disk(error),
     }
-    // A file that was found under another name than its own is not replaced by the rename.
-    if let Some(replaced) = found.files.get(target.keep) {
-        if replaced.name != files::log_name(target.sequence) {
-            dir.unlink(&replaced.name).await?;
-        }
-    }
-    dir.sync().await?;
-    Ok(())
 }
 
 /// A fence to be written, and for whom.

@@ -596,6 +596,44 @@ fn a_full_disk_is_not_an_error_of_the_log() {
     finish(&world, node);
 }
 
+/// Data leaves two whole files, and a start takes one: a log that takes no more can be opened twice,
+/// whoever took the rest of the disk. Then it says how much it needs.
+#[test]
+fn a_log_begins_in_its_prepared_files_on_a_full_disk() {
+    let starts = Rc::new(RefCell::new(Vec::new()));
+    let seen = starts.clone();
+    let (world, node) = world(33, move |shard| {
+        let seen = seen.clone();
+        async move {
+            let opened = open_with(&shard, OPTIONS).await;
+            let started = opened.as_ref().map(|(_, recovered)| recovered.replicas.len());
+            seen.borrow_mut().push(started.map_err(|error| error.clone()));
+            let Ok((wal, recovered)) = opened else { return };
+            if recovered.report.fresh {
+                shard.sleep(Duration::from_secs(5)).await;
+                for index in 1.. {
+                    let Ok(frame) = entry(&wal, 1, index, &[7; 3_000]) else { break };
+                    wal.wait_durable(frame).await.unwrap();
+                }
+            } else {
+                wal.wait_durable(vote(&wal, 2, 5, 0).unwrap()).await.unwrap();
+            }
+            shard.sleep(Duration::from_secs(3600)).await;
+        }
+    });
+    for _ in 0..4 {
+        world.run_for(Duration::from_secs(30));
+        world.crash(node, CrashKind::Kill);
+        let space = world.disk(node).space();
+        world.disk(node).set_capacity(space.total_bytes - space.available_bytes);
+        world.restart(node);
+    }
+    let starts = starts.borrow();
+    assert_eq!(starts[..3], [Ok(0), Ok(1), Ok(2)]);
+    let refused = starts[3].as_ref().unwrap_err();
+    assert!(matches!(refused, WalError::NoRoom { bytes: 65_536, .. }), "{refused}");
+}
+
 #[test]
 fn a_write_without_an_answer_is_reported() {
     let (world, node) = world(29, move |shard| async move {

@@ -70,7 +70,7 @@ async fn node(shard: Shard, job: Rc<Job>) {
     let (wal, recovered) = match Wal::open(&shard, dir, job.options, identity).await {
         Ok(opened) => opened,
         // The operator starts it again when there is space.
-        Err(WalError::Disk(error)) if error.is_no_space() => return,
+        Err(WalError::NoRoom { .. }) => return,
         Err(error) => panic!("{error}"),
     };
     assert!(recovered.report.damage.is_empty(), "{:?}", recovered.report.damage);

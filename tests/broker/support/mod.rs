@@ -87,7 +87,12 @@ impl Broker {
 
     /// As [`Broker::start`], with further flags of `standalone`.
     pub fn start_with(arguments: &[&str]) -> Broker {
-        let folder = tempfile::Builder::new().prefix("chronik-test-").tempdir().unwrap();
+        Broker::start_in(&std::env::temp_dir(), arguments)
+    }
+
+    /// As [`Broker::start_with`], with its folder in this one.
+    pub fn start_in(parent: &Path, arguments: &[&str]) -> Broker {
+        let folder = tempfile::Builder::new().prefix("chronik-test-").tempdir_in(parent).unwrap();
         let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string()).collect();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (child, port) = launch(folder.path(), 0, &arguments, &lines);
@@ -142,12 +147,31 @@ impl Broker {
             .unwrap_or_else(|| panic!("still there {STOP_LIMIT:?} after SIGTERM:\n{}", self.log()))
     }
 
+    /// Waits for the process to end by itself.
+    #[cfg(feature = "real-disks")]
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        let limit = Duration::from_secs(30);
+        wait(&mut self.child, limit)
+            .unwrap_or_else(|| panic!("still there after {limit:?}:\n{}", self.log()))
+    }
+
     /// Starts the process again after it ended: the same folder, port and flags.
     pub fn restart(&mut self) {
         assert!(self.child.try_wait().unwrap().is_some(), "restart of a broker that runs");
         let (child, port) = launch(self.folder.path(), self.port, &self.arguments, &self.lines);
         assert_eq!(port, self.port);
         self.child = child;
+    }
+
+    /// As [`Broker::restart`]; how the process ended, if it did so instead of serving.
+    #[cfg(feature = "real-disks")]
+    pub fn try_restart(&mut self) -> Option<ExitStatus> {
+        let (child, heard) = spawn(self.folder.path(), self.port, &self.arguments, &self.lines);
+        self.child = child;
+        match heard.recv_timeout(READY_LIMIT) {
+            Ok(_) => None,
+            Err(_) => Some(self.wait_for_end()),
+        }
     }
 
     /// Starts the process again and kills it after `pause`; whether it had said by then that it
