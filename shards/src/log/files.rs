@@ -142,6 +142,11 @@ impl Files {
         self.files.borrow().entries.len()
     }
 
+    /// What is left on the disk; nothing, if it does not tell.
+    pub async fn available_bytes(&self) -> u64 {
+        self.topics.space().await.map_or(0, |space| space.available_bytes)
+    }
+
     /// The partition's folder; `NotFound` if it has none yet.
     pub async fn dir(&self, identity: &PartitionIdentity) -> io::Result<Dir> {
         let key = FileKey::new(identity, Offset(0));

@@ -38,6 +38,9 @@ const EIO: i32 = 5;
 const ROOM_BATCHES: u64 = 16;
 const ROOM_MIN_BYTES: u64 = 4 << 20;
 const ROOM_MAX_BYTES: u64 = 64 << 20;
+/// Room is made only while the disk keeps so much besides: what a round, a log file or a checkpoint
+/// needs comes first. And `fallocate` that fails on ext4 keeps what it got, the last block included.
+const LEFT_ON_DISK_BYTES: u64 = 64 << 20;
 
 /// How a staged batch lies on the blocks of its segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,7 +229,8 @@ impl PartitionInner {
             let wanted = (end + step).min(most.max(end));
             if wanted > upto {
                 self.making_room.set(true);
-                let make = make_room(Rc::clone(self), at.segment, wanted);
+                let more = wanted - upto.max(at.position.0.min(wanted));
+                let make = make_room(Rc::clone(self), at.segment, wanted, more);
                 self.context.shard.spawn(make).detach();
             }
         }
@@ -345,9 +349,10 @@ impl PartitionInner {
     }
 }
 
-/// Takes space for staging in a segment that is, or will be, the newest one.
-async fn make_room(partition: Rc<PartitionInner>, segment: Offset, upto: u64) {
-    match try_room(&partition, segment, upto).await {
+/// Takes space for staging in a segment that is, or will be, the newest one: up to a position, which
+/// is so many bytes more than there are.
+async fn make_room(partition: Rc<PartitionInner>, segment: Offset, upto: u64, more: u64) {
+    match try_room(&partition, segment, upto, more).await {
         Ok(()) => {}
         // As long as there is none, batches go to the WAL.
         Err(error) if is_refused(&error) => {
@@ -365,7 +370,12 @@ fn is_refused(error: &io::Error) -> bool {
     matches!(error.kind(), FileTooLarge | QuotaExceeded | StorageFull | Unsupported)
 }
 
-async fn try_room(partition: &Rc<PartitionInner>, segment: Offset, upto: u64) -> io::Result<()> {
+async fn try_room(
+    partition: &Rc<PartitionInner>,
+    segment: Offset,
+    upto: u64,
+    more: u64,
+) -> io::Result<()> {
     // A segment that another one follows may be closed at any time, and must not grow then. One
     // that is closed under this turn is followed by one that was decided on before.
     let _turn = partition.files_turn.acquire(1).await;
@@ -376,6 +386,9 @@ async fn try_room(partition: &Rc<PartitionInner>, segment: Offset, upto: u64) ->
         return Ok(());
     }
     remove_strays(partition).await?;
+    if partition.context.files.available_bytes().await < more + LEFT_ON_DISK_BYTES {
+        return Ok(());
+    }
     let known = partition
         .state
         .borrow()

@@ -231,6 +231,36 @@ fn a_full_disk_is_waited_out_and_nothing_is_lost() {
     assert!(world.run_until(|_| done.get(), Duration::from_secs(60)));
 }
 
+/// Space that is taken ahead is a convenience: what must be written comes first.
+#[test]
+fn no_room_is_made_for_staging_on_a_disk_that_is_short() {
+    for (disk_bytes, is_short) in [(64 << 20, true), (256 << 20, false)] {
+        let world = World::new(5, WorldOptions { disk_bytes, ..WorldOptions::default() });
+        let staged = Rc::new(Cell::new(None));
+        let told = Rc::clone(&staged);
+        let node = world.add_node("broker", 1, move |shard| {
+            let staged = Rc::clone(&told);
+            async move {
+                let options = LogOptions { staged_min_bytes: 5_000, ..LogOptions::default() };
+                let bench = Bench::start(shard.clone(), Rc::default(), options).await;
+                let config = SegmentConfig { segment_bytes: 1 << 20, ..small_segments() };
+                let partition = bench.open(0, config).await;
+                let mut count = 0;
+                for _ in 0..10 {
+                    count += partition.pipeline(&[20_000], 1, 1, false).await;
+                    shard.sleep(Duration::from_millis(10)).await;
+                }
+                staged.set(Some(count));
+            }
+        });
+        assert!(world.run_until(|_| staged.get().is_some(), Duration::from_secs(60)));
+        assert_eq!(staged.get() == Some(0), is_short, "{:?} of 10 batches", staged.get());
+        let space = world.disk(node).space();
+        let used = space.total_bytes - space.available_bytes;
+        assert!(!is_short || used < 1 << 20, "{used} bytes of a disk that is short");
+    }
+}
+
 #[test]
 fn a_failed_write_or_sync_poisons() {
     for (write, sync) in [(Some(libc_eio()), None), (None, Some(libc_eio()))] {
