@@ -9,6 +9,10 @@ use crate::storage::retention_config;
 
 /// How often the free space of the disk is looked at.
 const SPACE_CHECK: Duration = Duration::from_secs(1);
+/// The same while less than [`NEAR_RESERVES`] times the reserve is left: a fast disk takes more in a
+/// second than a small reserve holds.
+const SPACE_CHECK_NEAR: Duration = Duration::from_millis(50);
+const NEAR_RESERVES: u64 = 4;
 
 /// Starts the tasks; they end with the shard.
 pub fn start(broker: &Broker) {
@@ -57,11 +61,17 @@ async fn expire_records(partition: &PartitionRef) {
 async fn space(broker: Broker) {
     let reserve = broker.options().disk_reserve_bytes;
     loop {
+        let mut pause = SPACE_CHECK;
         match broker.space().await {
-            Ok(space) => note_space(&broker, space.available_bytes, reserve).await,
+            Ok(space) => {
+                note_space(&broker, space.available_bytes, reserve).await;
+                if space.available_bytes / NEAR_RESERVES < reserve {
+                    pause = SPACE_CHECK_NEAR;
+                }
+            }
             Err(error) => tracing::warn!("the free space of the disk is not known: {error}"),
         }
-        broker.shard().sleep(SPACE_CHECK).await;
+        broker.shard().sleep(pause).await;
     }
 }
 
