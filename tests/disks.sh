@@ -3,7 +3,7 @@
 #
 # Makes file systems of some 200 MB: ext4 and xfs on loop devices, which fill up, and ext4 on a zram device, which with
 # a limit of memory fails every write with EIO; runs the tests of tests/broker/disks.rs on them; and takes all of it away
-# again, whatever happened. Fails loudly where it cannot make them.
+# again, whatever happened. Where this machine cannot make them it says so, NOT CHECKED, and exits with 77.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,12 @@ fail() {
     exit 1
 }
 
-[ "$(id -u)" = 0 ] || fail "tests/disks.sh makes file systems: run it as root"
+cannot() {
+    echo "NOT CHECKED: $*"
+    exit 77
+}
+
+[ "$(id -u)" = 0 ] || cannot "tests/disks.sh makes file systems: run it as root"
 for program in mkfs.ext4 mkfs.xfs mount losetup; do
     command -v "$program" >/dev/null || fail "$program is missing: install e2fsprogs, xfsprogs and mount"
 done
@@ -47,7 +52,7 @@ for kind in ext4 xfs; do
     [ "$kind" = xfs ] && bytes=320M || bytes=200M
     truncate -s "$bytes" "$work/image"
     "mkfs.$kind" -q "$work/image" || fail "mkfs.$kind failed"
-    mount -o loop "$work/image" "$work/disk" || fail "no loop device can be mounted here"
+    mount -o loop "$work/image" "$work/disk" || cannot "no loop device can be mounted here"
     tests a_disk_at_its_reserve a_full_disk
     umount "$work/disk"
     rm "$work/image"
@@ -55,7 +60,7 @@ done
 
 echo "--- a device that fails"
 [ -e /sys/class/zram-control/hot_add ] || modprobe zram ||
-    fail "this kernel has no zram (CONFIG_ZRAM): its writes can be made to fail, those of a loop device cannot"
+    cannot "this kernel has no zram (CONFIG_ZRAM): its writes can be made to fail, those of a loop device cannot"
 zram=$(cat /sys/class/zram-control/hot_add)
 if [ ! -e "/dev/zram$zram" ]; then
     # No udev here.

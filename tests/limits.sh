@@ -4,8 +4,8 @@
 #
 #   tests/limits.sh
 #
-# Restores the setting and removes the group. Says loudly, and fails, where this machine does not let it; with
-# CHRONIK_LIMITS=optional it says so and goes on (a container without root).
+# Restores the setting and removes the group. What this machine does not let it set is named as NOT CHECKED, the rest is
+# checked, and it exits with 77.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 memory_bytes=$((192 << 20))
@@ -20,11 +20,10 @@ restore() {
 trap restore EXIT
 
 # cannot WHAT
+unchecked=0
 cannot() {
     echo "NOT CHECKED: $1"
-    [ "${CHRONIK_LIMITS:-}" = optional ] && return 0
-    echo "error: root is needed; CHRONIK_LIMITS=optional goes on without"
-    exit 1
+    unchecked=77
 }
 
 # run NAME: one test, which must be there
@@ -56,7 +55,7 @@ if mkdir "$group" 2>/dev/null && { echo $memory_bytes >"$group/$limit"; } 2>/dev
     { echo $none >"$group/$swap"; } 2>/dev/null || true
     echo "the broker in $((memory_bytes >> 20)) MiB ($group/$limit)"
     CHRONIK_TEST_CGROUP=$group run memory::many_clients_in_little_memory_are_slowed_down
-    killed=$(sed -n 's/^oom_kill //p' "$group"/memory.events "$group"/memory.oom_control 2>/dev/null | head -1)
+    killed=$(cat "$group"/memory.events "$group"/memory.oom_control 2>/dev/null | sed -n 's/^oom_kill //p' || true)
     if [ "${killed:-0}" != 0 ]; then
         echo "FAILED: the kernel killed $killed processes of the group"
         exit 1
@@ -65,4 +64,5 @@ else
     [ -d "$group" ] || group=""
     cannot "many clients in little memory: no control group with a memory limit can be made here"
 fi
-echo "ok    claims and little memory"
+[ $unchecked = 0 ] && echo "ok    claims and little memory"
+exit $unchecked
