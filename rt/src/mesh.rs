@@ -84,14 +84,18 @@ impl<T: Send + 'static> Mesh<T> {
     /// # Panics
     /// If it was taken before, or the shard lies outside the mesh.
     pub fn join(&self, shard: &Shard) -> Port<T> {
-        let me = shard.id();
+        let inner = Rc::new(self.take_seat(shard.id(), shard.0.queue.remote()));
+        shard.0.queue.add_hook(Rc::clone(&inner) as Rc<dyn MailHook>);
+        Port { inner }
+    }
+
+    fn take_seat(&self, me: ShardId, remote: &Arc<Remote>) -> Inner<T> {
         let seat = &self.shared.seats[usize::from(me.0)];
         let ends = seat.ends.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         let Some(ends) = ends else { panic!("shard {me} has joined this mesh before") };
-        let remote = shard.0.queue.remote();
         assert!(seat.remote.set(Arc::clone(remote)).is_ok(), "a seat is taken once");
         let n = usize::from(self.shared.shards);
-        let inner = Rc::new(Inner {
+        Inner {
             me,
             mesh: Arc::clone(&self.shared),
             to: ends.to,
@@ -101,9 +105,7 @@ impl<T: Send + 'static> Mesh<T> {
             pops: Cell::new(0),
             receiver: RefCell::new(None),
             senders: (0..n).map(|_| RefCell::default()).collect(),
-        });
-        shard.0.queue.add_hook(Rc::clone(&inner) as Rc<dyn MailHook>);
-        Port { inner }
+        }
     }
 }
 
@@ -134,9 +136,7 @@ impl<T: Send> Inner<T> {
         match &self.to[target] {
             Some(producer) => {
                 producer.push(value)?;
-                if let Some(remote) = self.mesh.seats[target].remote.get() {
-                    remote.signal();
-                }
+                self.tell(target);
                 Ok(())
             }
             None => {
@@ -147,6 +147,19 @@ impl<T: Send> Inner<T> {
                 self.wake_receiver();
                 Ok(())
             }
+        }
+    }
+
+    /// Has the target look into its ring. The fence pairs with the one in the signal that a shard
+    /// sends itself when it joins: either we see its seat taken, or it sees what we pushed.
+    fn tell(&self, target: usize) {
+        let seat = &self.mesh.seats[target];
+        let remote = seat.remote.get().or_else(|| {
+            fence(Ordering::SeqCst);
+            seat.remote.get()
+        });
+        if let Some(remote) = remote {
+            remote.signal();
         }
     }
 
@@ -192,7 +205,9 @@ impl<T: Send> Inner<T> {
         }
     }
 
-    /// Tells a sender that waits that there is room again.
+    /// Tells a sender that waits that there is room again. This takes its announcement back, and
+    /// the room may be an old one: the sender has used it and announced between our pop and this.
+    /// So a sender that is told and still finds no room announces again.
     fn credit(&self, source: usize) {
         if source == usize::from(self.me.0) {
             self.wake_sender(source);
@@ -201,9 +216,7 @@ impl<T: Send> Inner<T> {
         let seat = &self.mesh.seats[usize::from(self.me.0)];
         let wants = &seat.wants_room[source];
         if wants.load(Ordering::Relaxed) && wants.swap(false, Ordering::AcqRel) {
-            if let Some(remote) = self.mesh.seats[source].remote.get() {
-                remote.signal();
-            }
+            self.tell(source);
         }
     }
 
@@ -228,8 +241,13 @@ impl<T: Send> MailHook for Inner<T> {
             self.wake_receiver();
         }
         for target in 0..self.senders.len() {
-            if !self.senders[target].borrow().is_empty() && self.has_room(target) {
+            if self.senders[target].borrow().is_empty() {
+                continue;
+            }
+            if self.has_room(target) {
                 self.wake_sender(target);
+            } else {
+                self.announce(target);
             }
         }
     }
@@ -350,5 +368,69 @@ impl<T: Send> Drop for Waiting<'_, T> {
                 self.inner.announce(self.target);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::sync::atomic::AtomicU32;
+    use std::task::{Context, Wake};
+
+    use super::*;
+    use crate::task::Queue;
+
+    /// Counts how often a task was woken.
+    #[derive(Default)]
+    struct Count(AtomicU32);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A shard that runs when the test says so.
+    fn seat(mesh: &Mesh<u32>, id: u16) -> (Queue, Rc<Inner<u32>>) {
+        let queue = Queue::new(Remote::new(Box::new(|| {})));
+        let inner = Rc::new(mesh.take_seat(ShardId(id), queue.remote()));
+        queue.add_hook(Rc::clone(&inner) as Rc<dyn MailHook>);
+        queue.take_mail();
+        (queue, inner)
+    }
+
+    /// The receiver has popped, but its credit comes only after the sender has filled that place
+    /// and announced that it wants another one.
+    #[test]
+    fn a_credit_for_room_that_is_used_is_asked_for_again() {
+        let mesh = Mesh::new(2, 2);
+        let ((queue, from), (_, to)) = (seat(&mesh, 0), seat(&mesh, 1));
+        for value in 0..2 {
+            from.push(1, value).expect("room");
+        }
+        let sender = Sender { inner: Rc::clone(&from), target: 1 };
+        let woken = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        let mut third = pin!(sender.send(2));
+        assert!(third.as_mut().poll(&mut context).is_pending());
+        to.pop().expect("a message");
+        queue.take_mail();
+        assert!(third.as_mut().poll(&mut context).is_ready());
+
+        let popped = to.from[0].as_ref().expect("a ring").pop();
+        assert_eq!(popped, Some(1));
+        sender.try_send(3).expect("the place of the second");
+        let mut fourth = pin!(sender.send(4));
+        assert!(fourth.as_mut().poll(&mut context).is_pending());
+        to.credit(0);
+        queue.take_mail();
+
+        let before = woken.0.load(Ordering::Relaxed);
+        assert_eq!(to.pop(), Some((ShardId(0), 2)));
+        queue.take_mail();
+        assert_eq!(woken.0.load(Ordering::Relaxed), before + 1, "the sender is told of room");
+        assert!(fourth.as_mut().poll(&mut context).is_ready());
     }
 }

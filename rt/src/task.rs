@@ -239,11 +239,6 @@ impl Queue {
         }
     }
 
-    /// Has the rings looked into at the next turn, whether mail was announced or not.
-    pub(crate) fn look_again(&self) {
-        self.remote.mail.store(true, Ordering::Release);
-    }
-
     pub(crate) fn add_hook(&self, hook: Rc<dyn MailHook>) {
         self.hooks.borrow_mut().push(hook);
         // What was pushed before the hook existed must be seen as well.

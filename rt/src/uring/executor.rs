@@ -39,8 +39,6 @@ use crate::{Instant, Shard, ShardId};
 const SLICE: Duration = Duration::from_micros(300);
 /// Longer than any process lives, and far from overflow.
 const FAR: Duration = Duration::from_secs(3600 * 24 * 365);
-/// How long a shard sleeps at most before it looks at its rings.
-const LOOK: Duration = Duration::from_millis(100);
 /// How often the end of a shard looks whether its last operations are answered.
 const LAST_LOOK: Duration = Duration::from_millis(1);
 /// Timers are looked at after so many polls at the latest.
@@ -287,11 +285,8 @@ impl Loop {
         let remote = self.core.queue.remote();
         if remote.prepare_sleep() {
             self.pulse.set(SLEEPING);
-            self.ring.sleep(wait.min(LOOK));
+            self.ring.sleep(wait);
             remote.awake();
-            // A wake-up between shards is lost at times (rt/tests/shards.rs, one run in seven): found
-            // again here, for as long as the cause is not known.
-            self.core.queue.look_again();
         }
         false
     }
