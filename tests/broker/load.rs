@@ -47,6 +47,8 @@ struct Group {
     committed: Mutex<BTreeMap<i32, i64>>,
     /// Assignments, of all members together.
     assignments: AtomicUsize,
+    /// Members that have partitions now.
+    holders: AtomicUsize,
     stop: AtomicBool,
     given: AtomicUsize,
 }
@@ -125,7 +127,8 @@ impl Load {
     pub fn wait_for_group(&self) {
         let deadline = Instant::now() + SETTLE_LIMIT;
         let seen = self.group.given.load(Ordering::Relaxed);
-        while self.assignments() < MEMBERS || self.group.given.load(Ordering::Relaxed) == seen {
+        let settled = || self.group.holders.load(Ordering::Relaxed) == MEMBERS;
+        while !settled() || self.group.given.load(Ordering::Relaxed) == seen {
             assert!(Instant::now() < deadline, "the group does not read");
             thread::sleep(Duration::from_millis(5));
         }
@@ -221,6 +224,17 @@ fn send(
 struct Membership {
     group: Arc<Group>,
     moved: AtomicBool,
+    holds: AtomicBool,
+}
+
+impl Membership {
+    fn hold(&self, holds: bool) {
+        match (self.holds.swap(holds, Ordering::Relaxed), holds) {
+            (false, true) => self.group.holders.fetch_add(1, Ordering::Relaxed),
+            (true, false) => self.group.holders.fetch_sub(1, Ordering::Relaxed),
+            _ => return,
+        };
+    }
 }
 
 impl ClientContext for Membership {}
@@ -231,6 +245,8 @@ impl ConsumerContext for Membership {
         if let Rebalance::Assign(_) = rebalance {
             self.group.assignments.fetch_add(1, Ordering::Relaxed);
         }
+        let holds = matches!(rebalance, Rebalance::Assign(given) if given.count() > 0);
+        self.hold(holds);
     }
 }
 
@@ -246,7 +262,7 @@ fn member(address: &str, group: Arc<Group>) -> BaseConsumer<Membership> {
         .set("topic.metadata.refresh.interval.ms", "200")
         .set("reconnect.backoff.max.ms", "100")
         .set("fetch.error.backoff.ms", "50")
-        .create_with_context(Membership { group, moved: AtomicBool::new(false) })
+        .create_with_context(Membership { group, moved: false.into(), holds: false.into() })
         .unwrap()
 }
 
