@@ -48,6 +48,14 @@ pub enum BatchFault {
         /// By the chain.
         expected: i64,
     },
+    /// Its last record is not the segment's any more.
+    #[error("goes on to offset {found} where its segment ends at {end}")]
+    Beyond {
+        /// The offset after its last record.
+        found: i64,
+        /// That after the last record of the segment.
+        end: i64,
+    },
     /// The leader epoch is not the one of the epoch history.
     #[error("leader epoch {found} where the history says {expected}")]
     Epoch {

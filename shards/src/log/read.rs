@@ -363,8 +363,9 @@ impl<'a> SegmentWalk<'a> {
     /// the end of the sealed bytes. Reads about `want` bytes ahead.
     pub async fn head(&mut self, want: u64) -> Result<Option<BatchHead>, ReadError> {
         if self.at.position >= self.part.end {
-            // A closed segment reaches to its neighbour, or bytes or a whole segment are gone.
-            return match self.part.closed && self.at.offset < self.part.next_offset {
+            // A segment reaches to its neighbour, or the active one to what the checkpoint says:
+            // or bytes or a whole segment are gone.
+            return match self.at.offset < self.part.next_offset {
                 true => Err(self.inner.damaged(self.part, self.at, Damage::Truncated)),
                 false => Ok(None),
             };
@@ -374,6 +375,10 @@ impl<'a> SegmentWalk<'a> {
         let (found, expected) = (head.base_offset.0, self.at.offset.0);
         if found != expected {
             return Err(self.fault(BatchFault::BaseOffset { found, expected }));
+        }
+        let (found, end) = (head.next_offset().0, self.part.next_offset.0);
+        if found > end {
+            return Err(self.fault(BatchFault::Beyond { found, end }));
         }
         let expected = self.inner.state.borrow().epochs.epoch_at(head.base_offset);
         match expected {

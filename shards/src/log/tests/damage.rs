@@ -182,6 +182,36 @@ fn a_segment_gone_from_among_others_is_damage() {
     }
 }
 
+/// The last batch of the active segment, whole but not of the length in offsets that the checkpoint
+/// says: what follows in the WAL would be served twice, or readers would wait for ever.
+#[test]
+fn a_last_batch_that_ends_elsewhere_is_damage() {
+    for records in [1, 3] {
+        let replace = move |world: &World, node, folder: &str| {
+            let disk = world.disk(node);
+            let logs = disk.files().into_iter().filter(|path| {
+                path.starts_with(folder) && path.extension().is_some_and(|end| end == "log")
+            });
+            let active = logs.max_by_key(|path| base_of(path)).expect("several segments");
+            let sealed = disk.read_file(&active).expect("it is there").len() as u64 / BATCH;
+            let base = base_of(&active) + 2 * (sealed as i64 - 1);
+            let other = batch(base, records, FIRST_TERM.0 as i32, 1_000, &[7; 1_500]);
+            assert_eq!(other.len() as u64, BATCH);
+            assert!(disk.overwrite(&active, (sealed - 1) * BATCH, &other));
+        };
+        tampered(replace, move |_, partition| async move {
+            let end = Offset(partition.log.flushed().0 as i64 * 2 - 10);
+            let from = Offset(end.0 - 2 + i64::from(records == 1));
+            let (offset, fault) = damage_of(partition.check_from(from, 4_000).await);
+            let beyond = BatchFault::Beyond { found: end.0 + 1, end: end.0 };
+            match records {
+                1 => assert_eq!((offset, fault), (from.0, Damage::Truncated)),
+                _ => assert_eq!((offset, fault), (from.0, Damage::Batch(beyond))),
+            }
+        });
+    }
+}
+
 fn base_of(path: &std::path::Path) -> i64 {
     let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
     name.parse().expect("a segment's base offset")
