@@ -2,7 +2,8 @@
 //! commit offsets, delete records, create and delete topics, all at once.
 //!
 //! Small files and a round of flushes every 64 KiB, so that the run passes log files, recycling,
-//! closed and open segments, checkpoints and indexes within a second or two of virtual time.
+//! closed and open segments, checkpoints and indexes within a second or two of virtual time. One
+//! batch in ten is staged: it goes to its segment at once, and the log only points to it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -26,6 +27,12 @@ use crate::wire::{self, Broken};
 pub const PORT: u16 = 9092;
 pub const SHARDS: u16 = 2;
 const IN_FLIGHT: usize = 5;
+/// Three of the longer records, or one of the longest.
+const STAGED_MIN_BYTES: u32 = 12_000;
+const LONGER: usize = 5_000;
+const LONGEST: usize = 12_000;
+/// Batches that follow for each partition when [`Known::more`] is set.
+const MORE: u32 = 8;
 /// Timestamps of the first records: a segment is closed after 40 records.
 pub const FIRST_MS: i64 = 1_700_000_000_000;
 
@@ -55,6 +62,7 @@ pub fn broker_options() -> Options {
     options.wal_file_bytes = Some(128 << 10);
     options.wal_budget_bytes = 2 << 20;
     options.cache_bytes = 64 << 10;
+    options.staged_min_bytes = STAGED_MIN_BYTES;
     options.disk_reserve_bytes = 0;
     options
 }
@@ -74,7 +82,8 @@ pub fn options() -> WorldOptions {
     WorldOptions { disk_bytes: 1 << 30, tasks_per_turn_max: 1, ..WorldOptions::default() }
 }
 
-/// A world with a broker and the clients of a run; `Known::ended` reaches [`CLIENTS`] at its end.
+/// A world with a broker and the clients of a run; `Known::ended` reaches [`CLIENTS`] at its end,
+/// and one more for each partition when those are through that `Known::more` lets go.
 pub fn world(seed: u64, size: Size) -> (World, NodeId, Shared) {
     let world = World::new(seed, options());
     let refusal = Refusal::default();
@@ -90,7 +99,12 @@ pub const CLIENTS: usize = PARTITIONS + 3;
 
 async fn clients(shard: Shard, address: SocketAddr, size: Size, known: Shared) {
     let mut client = wire::connect(&shard, address).await;
-    let configs = [("segment.ms", "40"), ("index.interval.bytes", "256"), ("retention.ms", "-1")];
+    let configs = [
+        ("segment.ms", "40"),
+        ("segment.bytes", "1048576"),
+        ("index.interval.bytes", "256"),
+        ("retention.ms", "-1"),
+    ];
     let created = wire::create_topic(&shard, &mut client, TOPIC, PARTITIONS as i32, &configs).await;
     if !matches!(created, Ok(0)) {
         known.borrow_mut().failed = Some(format!("creating the topic: {created:?}"));
@@ -108,6 +122,7 @@ async fn clients(shard: Shard, address: SocketAddr, size: Size, known: Shared) {
     for partition in 0..PARTITIONS {
         let work = produce(shard.clone(), address, partition, size, known.clone());
         run(&shard, &known, work);
+        run(&shard, &known, produce_more(shard.clone(), address, partition, known.clone()));
     }
     run(&shard, &known, commit(shard.clone(), address, size, known.clone()));
     run(&shard, &known, delete_records(shard.clone(), address, size, known.clone()));
@@ -150,7 +165,11 @@ async fn produce(
         let sent = known.borrow().partitions[partition].sent;
         if window.len() < IN_FLIGHT && sent < size.records {
             let count = 1 + (shard.random() % 3) as u32;
-            let padding = if shard.random().is_multiple_of(6) { 5000 } else { 300 };
+            let padding = match shard.random() % 12 {
+                0 => LONGEST,
+                1 | 2 => LONGER,
+                _ => 300,
+            };
             known.borrow_mut().partitions[partition].sent += count;
             let bytes = wire::batch(id, sent, count, padding, FIRST_MS + i64::from(sent));
             let request = wire::produce(TOPIC, partition as i32, bytes);
@@ -168,6 +187,32 @@ async fn produce(
             shard.sleep(Duration::from_micros(shard.random() % 8000)).await;
         }
     }
+}
+
+/// Batches that are staged, one after the other; the first of them makes room for the others.
+async fn produce_more(
+    shard: Shard,
+    address: SocketAddr,
+    partition: usize,
+    known: Shared,
+) -> Result<(), Broken> {
+    while !known.borrow().more {
+        shard.sleep(Duration::from_millis(20)).await;
+    }
+    let mut client = wire::connect(&shard, address).await;
+    let id = wire::init_producer(&shard, &mut client).await?;
+    for _ in 0..MORE {
+        let first = known.borrow().partitions[partition].sent;
+        known.borrow_mut().partitions[partition].sent += 1;
+        let bytes = wire::batch(id, first, 1, LONGEST, FIRST_MS + i64::from(first));
+        let request = wire::produce(TOPIC, partition as i32, bytes);
+        let sending = client.send(&request, wire::PRODUCE_VERSION).await;
+        sending.map_err(|error| Broken(error.to_string()))?;
+        expect(wire::produced(&shard, &mut client).await?.0, "produce")?;
+        known.borrow_mut().partitions[partition].acknowledged = first + 1;
+        shard.sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 async fn commit(

@@ -8,15 +8,20 @@ use std::collections::BTreeMap;
 use rt::sim::{CrashKind, DiskImage, NodeId, World};
 
 use crate::author::{self, Size, CLIENTS};
-use crate::known::Known;
+use crate::known::{Known, PARTITIONS};
+use crate::pointers;
 use crate::reader::{self, Outcome, Plan};
 
 /// What a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Log,
+    /// A log at the pointers to batches that stand nowhere but in their segment.
+    Pointers,
     Spare,
     Segment,
+    /// A segment at batches that only those pointers lead to.
+    Staged,
     Map,
     Index,
     Snapshot,
@@ -25,10 +30,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Log,
+        Kind::Pointers,
         Kind::Spare,
         Kind::Segment,
+        Kind::Staged,
         Kind::Map,
         Kind::Index,
         Kind::Snapshot,
@@ -54,8 +61,10 @@ impl Kind {
     fn name(self) -> &'static str {
         match self {
             Kind::Log => "`*.wal`: log",
+            Kind::Pointers => "`*.wal`: its pointers",
             Kind::Spare => "`*.spare`: log file to come",
             Kind::Segment => "`*.log`: segment",
+            Kind::Staged => "`*.log`: its staged batches",
             Kind::Map => "`*.map`",
             Kind::Index => "`*.index`",
             Kind::Snapshot => "`meta/*.snapshot`",
@@ -126,9 +135,33 @@ pub struct Ground {
     known: Known,
     files: BTreeMap<String, Vec<u8>>,
     older: BTreeMap<String, Vec<u8>>,
+    spots: Spots,
 }
 
-fn contents(world: &World, node: NodeId) -> BTreeMap<String, Vec<u8>> {
+/// Positions that every place of damage is chosen from, by kind and file.
+type Spots = BTreeMap<(Kind, String), Vec<u64>>;
+
+/// Where pointers stand, and the blocks that they lead to: those that were not in the segment
+/// `before` the batches were staged.
+fn spots(files: &BTreeMap<String, Vec<u8>>, before: &BTreeMap<String, Vec<u8>>) -> Spots {
+    let mut spots = Spots::new();
+    for live in pointers::live(files) {
+        spots.entry((Kind::Pointers, live.path)).or_default().extend(live.at);
+        let name = format!("/{:020}.log", live.pointer.segment);
+        let staged = live.pointer.position..live.pointer.position + u64::from(live.pointer.length);
+        for (path, bytes) in files.iter().filter(|(path, _)| path.ends_with(&name)) {
+            let old = before.get(path).map_or(&[][..], |bytes| bytes);
+            let new = |at: &u64| bytes.get(*at as usize) != old.get(*at as usize).or(Some(&0));
+            let found: Vec<u64> = staged.clone().filter(new).collect();
+            if !found.is_empty() {
+                spots.entry((Kind::Staged, path.clone())).or_default().extend(found);
+            }
+        }
+    }
+    spots
+}
+
+pub fn contents(world: &World, node: NodeId) -> BTreeMap<String, Vec<u8>> {
     let disk = world.disk(node);
     let files = disk.files().into_iter();
     let read = |path: std::path::PathBuf| {
@@ -151,12 +184,18 @@ impl Ground {
             "{:?}",
             known.borrow()
         );
-        // A round of flushes, and the frames that confirm.
+        // A round of flushes, batches that no other one comes to, and the frames that confirm.
         world.run_for(std::time::Duration::from_secs(7));
+        let flushed = contents(&world, node);
+        known.borrow_mut().more = true;
+        let ended = |known: &Known| known.ended == CLIENTS + PARTITIONS;
+        assert!(world.run_until(|_| ended(&known.borrow()), limit), "{:?}", known.borrow());
+        world.run_for(std::time::Duration::from_millis(100));
         let known = known.borrow().clone();
         assert_eq!(known.failed, None);
-        let image = world.disk(node).after(CrashKind::Kill, 0);
-        Ground { image, known, files: contents(&world, node), older }
+        let (image, files) = (world.disk(node).after(CrashKind::Kill, 0), contents(&world, node));
+        let spots = spots(&files, &flushed);
+        Ground { image, known, files, older, spots }
     }
 
     /// Every file with what may happen to it; `more` times as many places as in a short run.
@@ -164,18 +203,53 @@ impl Ground {
         let mut dice = fastrand(self.files.len() as u64);
         let mut cases = Vec::new();
         for kind in Kind::ALL {
-            let files: Vec<&String> =
-                self.files.keys().filter(|path| Kind::of(path) == Some(kind)).collect();
+            let files = self.of(kind);
             // Of many files of a kind every so many; the first and the last always.
             let step = files.len().div_ceil(4 * more).max(1);
             for (place, path) in files.iter().enumerate() {
                 if place % step == 0 || place + 1 == files.len() {
-                    let damages = self.damages(path, &files, place, more, &mut dice);
+                    let spots = self.spots.get(&(kind, (*path).clone())).map(Vec::as_slice);
+                    let damages = match spots {
+                        Some(spots) => self.damages_at(path, spots, more, &mut dice),
+                        None => self.damages(path, &files, place, more, &mut dice),
+                    };
                     cases.extend(damages.into_iter().map(|damage| ((*path).clone(), kind, damage)));
                 }
             }
         }
         cases
+    }
+
+    fn of(&self, kind: Kind) -> Vec<&String> {
+        match kind {
+            Kind::Pointers | Kind::Staged => {
+                self.spots.keys().filter(|(of, _)| *of == kind).map(|(_, path)| path).collect()
+            }
+            _ => self.files.keys().filter(|path| Kind::of(path) == Some(kind)).collect(),
+        }
+    }
+
+    /// Some spots of a file that is damaged everywhere else by [`Ground::damages`].
+    fn damages_at(
+        &self,
+        path: &str,
+        spots: &[u64],
+        more: usize,
+        dice: &mut impl FnMut(u64) -> u64,
+    ) -> Vec<Damage> {
+        let any = |dice: &mut dyn FnMut(u64) -> u64| spots[dice(spots.len() as u64) as usize];
+        let mut damages = Vec::new();
+        for _ in 0..12 * more {
+            damages.push(Damage::Flip { position: any(dice), mask: 1 << dice(8) });
+        }
+        for _ in 0..4 * more {
+            damages.push(Damage::ZeroBlock { position: any(dice) / 4096 * 4096 });
+            damages.push(Damage::Truncate { length: any(dice) });
+        }
+        if Kind::of(path) == Some(Kind::Segment) {
+            damages.push(Damage::ZeroFrom { position: spots[0] / 4096 * 4096 });
+        }
+        damages
     }
 
     fn damages(
@@ -278,7 +352,7 @@ impl Ground {
     }
 
     pub fn count(&self, kind: Kind) -> usize {
-        self.files.keys().filter(|path| Kind::of(path) == Some(kind)).count()
+        self.of(kind).len()
     }
 }
 

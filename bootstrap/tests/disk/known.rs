@@ -36,6 +36,8 @@ pub struct Known {
     pub commit_sent: i64,
     /// Topics that come and go meanwhile.
     pub others: BTreeMap<String, Life>,
+    /// Asks for some further batches of each partition.
+    pub more: bool,
     /// Clients that have nothing more to do.
     pub ended: usize,
     /// Why a client could not go on; a run that is used is one without.

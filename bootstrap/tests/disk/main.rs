@@ -7,6 +7,7 @@
 mod author;
 mod damage;
 mod known;
+mod pointers;
 mod reader;
 mod said;
 mod wire;
@@ -68,16 +69,19 @@ fn a_power_cut_at_any_operation_loses_nothing_acknowledged() {
         assert!(world.run_until(|_| known.borrow().ended == CLIENTS, limit), "{known:?}");
         world.disk(node).operations()
     };
+    let mut pointers = 0;
     let points = number("CHRONIK_POINTS").unwrap_or(150) as u64;
     let (world, node, known) = author::world(SEED, size);
     for point in 0..points {
         let at = operations * point / points;
         assert!(world.run_until(|world| world.disk(node).operations() >= at, limit));
+        pointers += usize::from(!pointers::live(&damage::contents(&world, node)).is_empty());
         let image = world.disk(node).after(CrashKind::PowerCut, point);
         let plan =
             Plan { cut_at: (point % 3 == 1).then_some(1 + point % 40), cut_after: point % 3 == 2 };
         let outcome = reader::read(&image, &known.borrow(), point, plan);
         assert!(outcome.is_whole(), "cut at operation {at}, {plan:?}: {outcome:?}");
     }
-    println!("{points} points of {operations} operations: nothing was lost");
+    println!("{points} points of {operations} operations, {pointers} with pointers: nothing lost");
+    assert!(pointers as u64 > points / 4, "batches are staged at {pointers} points");
 }
