@@ -5,6 +5,7 @@
 
 use std::net::TcpListener;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{value_parser, Arg, Command};
 
@@ -28,12 +29,22 @@ fn main() -> ExitCode {
                 .default_value("6")
                 .help("Partitions of a topic that nobody created"),
         )
+        .arg(
+            Arg::new("delay-us")
+                .long("delay-us")
+                .value_parser(value_parser!(u64).range(..=60_000_000))
+                .default_value("0")
+                .help(
+                    "Microseconds after which each request is answered, as if it waited for a disk",
+                ),
+        )
         .get_matches();
     let port: u16 = *matches.get_one("port").expect("it has a default");
     let partitions: i32 = *matches.get_one("partitions").expect("it has a default");
+    let delay_us: u64 = *matches.get_one("delay-us").expect("it has a default");
     let served = TcpListener::bind(("127.0.0.1", port)).and_then(|listener| {
         println!("null-broker ready on {}", listener.local_addr()?);
-        chronik_perf::null::serve(listener, partitions)
+        chronik_perf::null::serve(listener, partitions, Duration::from_micros(delay_us))
     });
     match served {
         Ok(()) => ExitCode::SUCCESS,

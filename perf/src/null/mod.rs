@@ -3,7 +3,8 @@
 //! One blocking thread per connection; a frame is read into a buffer that is used again and again,
 //! and a Produce is parsed only as far as its answer needs (topics and partitions), so that what is
 //! left is the cost of the sockets. It checks no checksum, remembers no record and serves no
-//! consumer: a fetch is always empty.
+//! consumer: a fetch is always empty. It can answer late, as a broker does that waits for a disk:
+//! what a client reaches then is its ceiling at that latency.
 
 mod answers;
 mod produce;
@@ -11,8 +12,10 @@ mod produce;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::ApiKey;
@@ -42,14 +45,15 @@ impl Topics {
     }
 }
 
-/// Serves until the process ends.
-pub fn serve(listener: TcpListener, default_partitions: i32) -> io::Result<()> {
+/// Serves until the process ends. Each answer leaves `delay` after its request was read; requests
+/// do not wait for the answers before them.
+pub fn serve(listener: TcpListener, default_partitions: i32, delay: Duration) -> io::Result<()> {
     let topics = Arc::new(Topics { default_partitions, created: Mutex::default() });
     let port = listener.local_addr()?.port();
     for stream in listener.incoming() {
         let (stream, topics) = (stream?, topics.clone());
         thread::spawn(move || {
-            if let Err(error) = serve_connection(stream, &topics, port) {
+            if let Err(error) = serve_connection(stream, &topics, port, delay) {
                 eprintln!("null-broker: {error}");
             }
         });
@@ -57,15 +61,62 @@ pub fn serve(listener: TcpListener, default_partitions: i32) -> io::Result<()> {
     Ok(())
 }
 
-fn serve_connection(stream: TcpStream, topics: &Topics, port: u16) -> io::Result<()> {
+fn serve_connection(
+    stream: TcpStream,
+    topics: &Topics,
+    port: u16,
+    delay: Duration,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut frames = Frames::new(stream.try_clone()?);
+    let mut answers = Answers::new(stream, delay);
     let mut out = BytesMut::new();
-    let mut stream = stream;
     while let Some(frame) = frames.read()? {
         answer(frame, topics, port, &mut out)?;
-        stream.write_all(&out)?;
-        out.clear();
+        answers.send(&mut out)?;
+    }
+    Ok(())
+}
+
+/// The answers of one connection on their way.
+enum Answers {
+    AtOnce(TcpStream),
+    Late { delay: Duration, queue: Sender<(Instant, BytesMut)> },
+}
+
+impl Answers {
+    fn new(stream: TcpStream, delay: Duration) -> Answers {
+        if delay.is_zero() {
+            return Answers::AtOnce(stream);
+        }
+        let (queue, due) = mpsc::channel();
+        thread::spawn(move || {
+            if let Err(error) = send_when_due(stream, &due) {
+                eprintln!("null-broker: {error}");
+            }
+        });
+        Answers::Late { delay, queue }
+    }
+
+    /// Takes what is in the buffer.
+    fn send(&mut self, out: &mut BytesMut) -> io::Result<()> {
+        match self {
+            Answers::AtOnce(stream) => {
+                stream.write_all(out)?;
+                out.clear();
+                Ok(())
+            }
+            Answers::Late { delay, queue } => queue
+                .send((Instant::now() + *delay, out.split()))
+                .map_err(|_| io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+}
+
+fn send_when_due(mut stream: TcpStream, answers: &Receiver<(Instant, BytesMut)>) -> io::Result<()> {
+    for (due, answer) in answers {
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        stream.write_all(&answer)?;
     }
     Ok(())
 }
