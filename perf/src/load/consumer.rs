@@ -44,6 +44,8 @@ pub struct Consumed {
     /// Within the measured time.
     pub records: u64,
     pub bytes: u64,
+    /// The same, by the second of the measured time.
+    pub bytes_by_second: Vec<u64>,
     pub records_total: u64,
     pub fetches: u64,
     pub last_data_ns: u64,
@@ -55,6 +57,7 @@ impl Consumed {
             latency_us: histogram(),
             records: 0,
             bytes: 0,
+            bytes_by_second: Vec::new(),
             records_total: 0,
             fetches: 0,
             last_data_ns: 0,
@@ -65,9 +68,19 @@ impl Consumed {
         self.latency_us.add(&other.latency_us).expect("the same bounds");
         self.records += other.records;
         self.bytes += other.bytes;
+        for (second, bytes) in other.bytes_by_second.iter().enumerate() {
+            self.read_in(second, *bytes);
+        }
         self.records_total += other.records_total;
         self.fetches += other.fetches;
         self.last_data_ns = self.last_data_ns.max(other.last_data_ns);
+    }
+
+    fn read_in(&mut self, second: usize, bytes: u64) {
+        if self.bytes_by_second.len() <= second {
+            self.bytes_by_second.resize(second + 1, 0);
+        }
+        self.bytes_by_second[second] += bytes;
     }
 }
 
@@ -146,6 +159,8 @@ impl<'a> Consumer<'a> {
         if counted {
             self.consumed.records += records;
             self.consumed.bytes += bytes;
+            let second = (now_ns - self.plan.measure_from_ns) / 1_000_000_000;
+            self.consumed.read_in(second as usize, bytes);
         }
         if records > 0 {
             self.consumed.last_data_ns = now_ns;

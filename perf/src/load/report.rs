@@ -82,6 +82,8 @@ pub struct Report {
     /// Refused records, by error.
     pub refused: BTreeMap<String, u64>,
     pub consumed: Option<Flow>,
+    /// MB in the slowest whole second of consuming, but for the first one.
+    pub slowest_second_mb: Option<f64>,
     pub broker: Option<Broker>,
 }
 
@@ -113,12 +115,18 @@ impl Report {
                 &consumed.latency_us,
             )
         });
+        let slowest_second_mb = consumed_flow.as_ref().and_then(|flow| {
+            let whole = (flow.seconds as usize).min(consumed.bytes_by_second.len());
+            let slowest = consumed.bytes_by_second.get(1..whole)?.iter().min()?;
+            Some(*slowest as f64 / MB)
+        });
         let bytes_in = produced.records as f64 * options.record_bytes as f64;
         Report {
             produced: produced_flow,
             unsent: produced.unsent,
             refused: produced.refused.iter().map(|(c, n)| (c.name().to_owned(), *n)).collect(),
             consumed: consumed_flow,
+            slowest_second_mb,
             broker: watched.map(|watched| broker(watched, bytes_in, consumed.bytes as f64)),
         }
     }

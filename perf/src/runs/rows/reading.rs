@@ -1,4 +1,5 @@
-//! P12 and P13: readers at the tail, and readers of what has long left memory.
+//! P12, P13 and P14: readers at the tail, readers of what has long left memory, and readers that
+//! have fallen behind.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -6,7 +7,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::{figure, Figure};
+use crate::connection::Connection;
 use crate::error::PerfError;
+use crate::load::topics::{self, End};
 use crate::runs::lab::{number, Turn};
 use crate::runs::record::Figures;
 use crate::runs::subject::Running;
@@ -23,6 +26,16 @@ pub const COLD_FIGURES: &[Figure] = &[
     figure("quiet_p99_us", "producer p99 us", 0),
     figure("beside_p99_us", "beside the reader", 0),
 ];
+
+pub const BACKLOG_FIGURES: &[Figure] = &[
+    figure("backlog_mb", "backlog MB", 0),
+    figure("drained_mb_s", "drained, MB/s", 0),
+    figure("slowest_second_mb", "slowest second, MB", 0),
+    figure("produced_mb_s", "produced meanwhile, MB/s", 0),
+    figure("times", "drained / produced", 1),
+];
+
+const BACKLOG_PARTITIONS: usize = 6;
 
 const MB: f64 = (1u64 << 20) as f64;
 const GB: f64 = (1u64 << 30) as f64;
@@ -88,6 +101,80 @@ pub fn cold(turn: &mut Turn<'_>) -> Result<Figures, PerfError> {
     Ok(figures)
 }
 
+/// A reader comes back to a backlog of five minutes and reads it while the load goes on.
+pub fn backlog(turn: &mut Turn<'_>) -> Result<Figures, PerfError> {
+    let broker = Running::settled(turn.subject, turn.tools, &[])?;
+    let address = broker.address();
+    let partitions = BACKLOG_PARTITIONS.to_string();
+    let produce = "--topic backlog --rate 40000 --linger-ms 5 --batch-size 65536 --warm-up 0";
+    let produce: Vec<&str> = produce.split(' ').chain(["--partitions", &partitions]).collect();
+    let away = turn.scaled_seconds(300.0);
+    let filling: Vec<&str> = produce.iter().copied().chain(["--duration", &away]).collect();
+    let filled = turn.loadgen(&address, &filling)?;
+    let read = "--topic backlog --producers 0 --consumers 1 --from beginning --warm-up 0 \
+                --duration 600 --partitions";
+    let read: Vec<&str> = read.split_whitespace().chain([&*partitions]).collect();
+    let going_on: Vec<&str> = produce.iter().copied().chain(["--duration", "600"]).collect();
+    let mut producers = Beside::start(turn, &broker, &going_on)?;
+    let before = records_in(&address, "backlog")?;
+    let begin = Instant::now();
+    let report = turn.loadgen(&address, &read)?;
+    let seconds = begin.elapsed().as_secs_f64();
+    let produced = records_in(&address, "backlog")? - before;
+    producers.check()?;
+    let produced_mb_s = produced as f64 * 1_024.0 / MB / seconds;
+    let drained_mb_s = wanted(&report, "/consumed/mb_per_s")?;
+    let mut figures = Figures::from([
+        ("backlog_mb".to_owned(), wanted(&filled, "/produced/records_total")? * 1_024.0 / MB),
+        ("drained_mb_s".to_owned(), drained_mb_s),
+        ("produced_mb_s".to_owned(), produced_mb_s),
+        ("times".to_owned(), drained_mb_s / produced_mb_s),
+    ]);
+    // A backlog that is gone within two seconds has no second to tell.
+    if let Some(slowest) = number(&report, "/slowest_second_mb") {
+        figures.insert("slowest_second_mb".to_owned(), slowest);
+    }
+    Ok(figures)
+}
+
+/// The records of a topic of [`BACKLOG_PARTITIONS`].
+fn records_in(broker: &str, topic: &str) -> Result<i64, PerfError> {
+    let mut connection = Connection::open(broker)?;
+    let ends = topics::offsets(&mut connection, topic, BACKLOG_PARTITIONS, End::Latest)?;
+    Ok(ends.iter().sum())
+}
+
+/// A second load generator that runs until this is dropped.
+struct Beside(std::process::Child);
+
+impl Beside {
+    fn start(turn: &mut Turn<'_>, broker: &Running, flags: &[&str]) -> Result<Beside, PerfError> {
+        turn.note("loadgen (beside the next)", flags);
+        std::process::Command::new(&turn.tools.loadgen)
+            .args(["--json", "--broker", &broker.address()])
+            .args(flags)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .map(Beside)
+            .map_err(PerfError::io("starting a load generator"))
+    }
+
+    /// An error if it has ended by itself.
+    fn check(&mut self) -> Result<(), PerfError> {
+        match self.0.try_wait().map_err(PerfError::io("a load generator"))? {
+            Some(status) => Err(PerfError::Unfit(format!("the load beside ended with {status}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// The produce load's report, while a second load generator reads everything.
 fn beside_a_reader(
     turn: &mut Turn<'_>,
@@ -95,18 +182,9 @@ fn beside_a_reader(
     produce: &[&str],
     read: &[&str],
 ) -> Result<serde_json::Value, PerfError> {
-    turn.note("loadgen (beside the next)", read);
-    let mut reader = std::process::Command::new(&turn.tools.loadgen)
-        .args(["--json", "--broker", &broker.address()])
-        .args(read)
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .map_err(PerfError::io("starting the reader"))?;
-    let report = turn.loadgen(&broker.address(), produce);
-    // It may have come to the end by itself.
-    let _ = reader.kill();
-    let _ = reader.wait();
-    report
+    // It may come to the end by itself.
+    let _reader = Beside::start(turn, broker, read)?;
+    turn.loadgen(&broker.address(), produce)
 }
 
 /// Makes the next reads come from the disk.
