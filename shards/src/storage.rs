@@ -111,12 +111,27 @@ async fn run(flusher: Flusher, wal: Wal) {
 }
 
 /// Rings for a round when the log runs short of files: at once when it begins a file or refuses
-/// data, and now and then while that lasts.
+/// data, and now and then while that lasts. If rounds are of no use any more, the log is told so.
 async fn watch(shard: Shard, wal: Wal, flusher: Flusher) {
+    let mut idle_since = None;
     loop {
         rt::either(wal.pressure_may_rise(), shard.sleep(PRESSURE_CHECK)).await;
-        if wal.pressure() != Pressure::None {
+        let pressure = wal.pressure();
+        if pressure != Pressure::None {
             flusher.wal_pressure();
+        }
+        // While data is refused only recycling writes. What else was in flight must be durable,
+        // and then some: it is committed, and to be flushed, a moment later.
+        let now = shard.now();
+        idle_since = match pressure == Pressure::Refusing && flusher.is_idle() {
+            true => idle_since.or(Some((now, wal.newest()))),
+            false => None,
+        };
+        let done = |(since, newest)| {
+            now.saturating_since(since) >= PRESSURE_CHECK && wal.durable() >= newest
+        };
+        if idle_since.is_some_and(done) {
+            wal.nothing_to_flush();
         }
     }
 }

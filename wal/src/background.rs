@@ -59,7 +59,7 @@ fn next(core: &Core) -> Next {
         return Next::Wait;
     }
     let total = state.total_bytes(&core.options);
-    let room = total + core.options.file_bytes <= core.options.budget_bytes;
+    let room = total + core.options.file_bytes <= state.budget_bytes(&core.options);
     if newest == state.gather.file() && (!state.spares.is_empty() || room) {
         return Next::Prepare(newest.next());
     }

@@ -73,7 +73,10 @@ pub struct WalStats {
 pub(crate) struct Core {
     pub shard: Shard,
     pub dir: Dir,
+    /// As configured, but for what records from before need ([`WalOptions::fitted_to`]).
     pub options: WalOptions,
+    /// What is appended anew obeys these: how large it may be depends on no older record.
+    pub configured: WalOptions,
     pub identity: Identity,
     state: RefCell<State>,
     /// Something to write, or stop.
@@ -121,6 +124,10 @@ pub(crate) struct State {
     pub stop: Stop,
     /// Data was refused for want of room, and no room has been made since.
     pub refusing: bool,
+    /// Files up to this one are recycled for room whatever lives in them: nobody makes them dead.
+    pub compact_up_to: FileSequence,
+    /// What the log may take at least, for what lives in it (`recycle.rs`).
+    pub allowance_bytes: u64,
     /// The file system was full when a file was to be made: only files that exist count.
     pub disk_full: bool,
     pub stats: WalStats,
@@ -161,6 +168,7 @@ impl Core {
         shard: Shard,
         dir: Dir,
         options: WalOptions,
+        configured: WalOptions,
         identity: Identity,
         state: State,
     ) -> Core {
@@ -168,6 +176,7 @@ impl Core {
             shard,
             dir,
             options,
+            configured,
             identity,
             state: RefCell::new(state),
             writer_bell: Notify::new(),
@@ -197,7 +206,11 @@ impl Core {
     /// Appends a record, if there is room for one of its class.
     pub fn put(&self, parts: &Parts<'_>, class: Class) -> Result<Placed, WalError> {
         let mut state = self.state_mut();
-        if let Err(error) = state.admit(parts, class, &self.options) {
+        let max = match parts.relocated {
+            true => self.options.record_max_bytes(),
+            false => self.configured.record_max_bytes(),
+        };
+        if let Err(error) = state.admit(parts, class, max, &self.options) {
             drop(state);
             if error == WalError::Exhausted {
                 self.refuse();
@@ -303,14 +316,19 @@ impl State {
         }
     }
 
-    fn admit(&self, parts: &Parts<'_>, class: Class, options: &WalOptions) -> Result<(), WalError> {
+    fn admit(
+        &self,
+        parts: &Parts<'_>,
+        class: Class,
+        max: u64,
+        options: &WalOptions,
+    ) -> Result<(), WalError> {
         self.check_alive()?;
         if self.stop != Stop::Running {
             return Err(WalError::Stopped);
         }
         let body_length = parts.body_length();
         let bytes = record_bytes(body_length) as u64;
-        let max = options.record_max_bytes();
         if bytes > max {
             return Err(WalError::TooLarge { bytes, max });
         }
@@ -400,8 +418,13 @@ impl State {
         if self.disk_full {
             self.total_bytes(options)
         } else {
-            options.budget_bytes
+            self.budget_bytes(options)
         }
+    }
+
+    /// What all files may take: the budget, or more if what lives leaves no room in it.
+    pub fn budget_bytes(&self, options: &WalOptions) -> u64 {
+        options.budget_bytes.max(self.allowance_bytes)
     }
 
     /// Whole files that could still be begun.

@@ -152,6 +152,17 @@ impl<P> LiveIndex<P> {
         self.files.0.get(&file).map_or(0, |live| live.bytes)
     }
 
+    /// Live bytes of each file that has any.
+    pub fn live_by_file(&self) -> impl Iterator<Item = u64> + '_ {
+        self.files.0.values().map(|live| live.bytes)
+    }
+
+    /// Bytes of the longest live record.
+    pub fn longest_bytes(&self) -> u64 {
+        let locations = self.replicas.values().flat_map(Replica::locations);
+        locations.map(|location| record_bytes(location.length as usize) as u64).max().unwrap_or(0)
+    }
+
     /// Whether the record whose body lies at `location` is live.
     pub fn is_live(&self, header: &RecordHeader, location: Location) -> bool {
         let Some(replica) = self.replicas.get(&header.owner) else { return false };

@@ -142,6 +142,9 @@ impl Layout {
         // New WALs one after the other; the old ones are only read.
         let old = self.read_all(shard, data).await?;
         let live: u64 = old.iter().map(OldWal::live_bytes).sum();
+        // Owners go where there may be smaller files.
+        let longest = old.iter().map(|old| old.longest_bytes).max().unwrap_or_default();
+        let options = options.fitted_to(longest);
         // One new shard may get more than its share; recycling brings it back into its budget.
         let budget_bytes = options.budget_bytes + live * 2;
         let options = WalOptions { fill_ahead: false, budget_bytes, ..options };
@@ -219,6 +222,7 @@ impl Layout {
 struct OldWal {
     files: BTreeMap<FileSequence, LogFile>,
     replicas: BTreeMap<Owner, Replica<Bytes>>,
+    longest_bytes: u64,
     /// Everyone in it is fenced for this.
     damage: Option<Damage>,
 }
@@ -240,6 +244,7 @@ async fn read_old(shard: &Shard, dir: &Dir, identity: Identity) -> Result<OldWal
     Ok(OldWal {
         files: files.collect(),
         replicas: replayed.index.replicas().clone(),
+        longest_bytes: replayed.index.longest_bytes(),
         damage: replayed.new_damage.first().copied(),
     })
 }

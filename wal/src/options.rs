@@ -2,7 +2,13 @@
 //! has the whole budget to itself.
 
 use crate::error::WalError;
-use crate::format::{BLOCK_BYTES, FRAME_HEADER_BYTES, RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES};
+use crate::format::{
+    blocks, BLOCK_BYTES, FRAME_HEADER_BYTES, RECORD_ALIGN_BYTES, RECORD_HEADER_BYTES,
+};
+use crate::recycle;
+
+/// Lengths in frames have 32 bits.
+const FILE_MAX_BYTES: u64 = u32::MAX as u64 / BLOCK_BYTES * BLOCK_BYTES;
 
 /// How a frame is made durable. Chosen by [`crate::probe`] or by configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +60,24 @@ impl WalOptions {
             "the budget must hold at least four files"
         } else if self.frame_max_bytes < BLOCK_BYTES || self.frame_max_bytes > self.file_bytes / 2 {
             "frame_max_bytes must lie between 4096 and half a file"
-        } else if self.file_bytes > u64::from(u32::MAX) {
+        } else if self.file_bytes > FILE_MAX_BYTES {
             "a file must be smaller than 4 GiB"
         } else {
             return Ok(());
         };
         Err(WalError::Options(complaint.to_owned()))
+    }
+
+    /// The options under which a log goes on whose longest live record takes so many bytes: it was
+    /// written under others and must fit into a file, or it could never be stated again.
+    pub(crate) fn fitted_to(self, longest: u64) -> WalOptions {
+        if longest <= self.record_max_bytes() {
+            return self;
+        }
+        // As much as a file is recycled for when room gets short (`recycle::candidate`).
+        let file_bytes = blocks(recycle::relocation_bytes(longest, &self).div_ceil(7) * 8);
+        let file_bytes = file_bytes.min(FILE_MAX_BYTES);
+        WalOptions { file_bytes, budget_bytes: self.budget_bytes.max(4 * file_bytes), ..self }
     }
 
     /// The longest body that a record of such a log can have.

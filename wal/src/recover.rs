@@ -4,7 +4,8 @@
 //! what was read (a killed process may have left it in a volatile cache); open a new file whose
 //! header names the last frame replayed, durable with its name; write the fences of replicas that
 //! may have lost log, durable; put damaged files aside; recycle while the budget is exceeded.
-//! Nothing is appended to an old file. Spare files that are no longer of the right size go.
+//! Nothing is appended to an old file. Spare files that are no longer of the right size go. Files
+//! are of the size that is configured now, unless a record that still lives needs larger ones.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -94,11 +95,13 @@ pub(crate) async fn open(
     if !shard.broken(Mutation::RecoverWithoutSync) {
         sync_replayed(&found, &replayed).await?;
     }
+    let configured = options;
+    let options = configured.fitted_to(replayed.index.longest_bytes());
     let target = Target::choose(&found, &replayed);
     let (recovered, fences) = describe(&found, &replayed);
     tidy(shard, &dir, &mut found, target, &options).await?;
     let file = begin_file(shard, &dir, &mut found, &replayed, target, &options, identity).await?;
-    let wal = build(shard, dir, options, identity, found, replayed, file);
+    let wal = build(shard, dir, configured, identity, found, replayed, file);
     settle(&wal, fences).await?;
     back_into_budget(&wal.core).await?;
     let mut recovered = recovered;
@@ -130,26 +133,26 @@ async fn tidy(
     for name in found.unfinished.drain(..).chain(unfit.into_iter().map(|(name, _)| name)) {
         dir.unlink(&name).await?;
     }
-    let prepared: Vec<FoundFile> = found.files.drain(target.keep..).collect();
-    let (whole, others): (Vec<_>, Vec<_>) =
-        prepared.into_iter().partition(|file| file.length == options.file_bytes);
-    let short = |file: &FoundFile| file.length == options.first_file_bytes;
-    let alone = found.spares.is_empty() && whole.is_empty();
-    // A short one only does to begin in.
-    let begin = others.iter().position(short).filter(|_| alone);
-    for (place, file) in others.iter().enumerate() {
-        if begin != Some(place) {
-            dir.unlink(&file.name).await?;
-        }
-    }
-    for file in whole.iter().chain(begin.map(|place| &others[place])) {
-        let spare = files::spare_name(shard);
-        dir.rename(&file.name, &spare).await?;
-        found.spares.push((spare, file.length));
-    }
     // A killed process may have taken a name from a file without making that durable: before
     // such a spare gets a new header, the old name must be gone for good.
     dir.sync().await?;
+    // A short one only does to begin in.
+    let whole = |file: &FoundFile| file.length == options.file_bytes;
+    let mut alone = found.spares.is_empty() && !found.files[target.keep..].iter().any(whole);
+    // The newest first, each for good: one that stayed behind a gap would look like a log of
+    // which a file is missing.
+    for file in found.files.drain(target.keep..).rev() {
+        let begins = alone && file.length == options.first_file_bytes;
+        if whole(&file) || begins {
+            let spare = files::spare_name(shard);
+            dir.rename(&file.name, &spare).await?;
+            found.spares.push((spare, file.length));
+            alone = false;
+        } else {
+            dir.unlink(&file.name).await?;
+        }
+        dir.sync().await?;
+    }
     Ok(())
 }
 
@@ -277,12 +280,13 @@ fn describe_replica(replica: &Replica<Bytes>) -> RecoveredReplica {
 fn build(
     shard: &Shard,
     dir: Dir,
-    options: WalOptions,
+    configured: WalOptions,
     identity: Identity,
     found: Found,
     replayed: Replayed,
     file: LogFile,
 ) -> Wal {
+    let options = configured.fitted_to(replayed.index.longest_bytes());
     let gather = Gather::new(Start {
         file: file.header.sequence,
         file_bytes: file.header.file_bytes,
@@ -321,11 +325,13 @@ fn build(
         poisoned: None,
         stop: Stop::Running,
         refusing: false,
+        compact_up_to: FileSequence(0),
+        allowance_bytes: 0,
         disk_full: false,
         stats: WalStats::default(),
         histograms: WalHistograms::default(),
     };
-    let core = Rc::new(Core::new(shard.clone(), dir, options, identity, state));
+    let core = Rc::new(Core::new(shard.clone(), dir, options, configured, identity, state));
     spawn(shard, &core);
     Wal::new(core, found.unreadable)
 }
@@ -368,7 +374,7 @@ async fn settle(wal: &Wal, fences: Fences) -> Result<(), WalError> {
 async fn back_into_budget(core: &Core) -> Result<(), WalError> {
     let options = &core.options;
     core.wait_for(|state| {
-        let within = state.used_bytes(options) <= options.budget_bytes;
+        let within = state.used_bytes(options) <= state.budget_bytes(options);
         within || state.disk_full || recycle::candidate(state, options).is_none()
     })
     .await

@@ -8,13 +8,23 @@
 //!
 //! Why the log always comes back to taking data, F being the size of a file:
 //! 1. Data leaves [`RESERVED_FILES`] whole files of the budget free; nothing else is refused.
-//! 2. A file is recycled only if stating again what lives in it takes at most 7/8 F
+//! 2. Every live record fits into a file: F is at least what records from before need
+//!    ([`WalOptions::fitted_to`]), however small a file the budget of today asks for.
+//! 3. A file is recycled if stating again what lives in it takes at most 7/8 of it
 //!    ([`relocation_bytes`]), so each recycling of a whole file gains room, also if it went beyond
-//!    the budget. (A start without a spare begins a smaller file; that is recycled but once.)
-//! 3. While the disk is full, a file is recycled only if what is there has room for that and for
+//!    the budget. (Not so with a file smaller than F, from a start without a spare or from a
+//!    smaller budget, which is recycled but once; nor with records so long that the next one
+//!    leaves the end of a file empty.)
+//! 4. While the disk is full, a file is recycled only if what is there has room for that and for
 //!    F/8 of votes and checkpoints beside it. So nothing that makes room waits for the disk.
-//! 4. Therefore only the oldest file can be in the way, by living by more than about 7/8. The
-//!    layers above can always make it dead: they are told its owners, and checkpoints have room.
+//! 5. Therefore the oldest file can be in the way, by living by more than about 7/8, or long
+//!    records that only move around. The layers above are told the owners, and checkpoints have
+//!    room. What they cannot make dead (a partition's last batch, of which a part fills no block)
+//!    is dealt with when they say so
+//!    ([`go_on_with_what_lives`]): all files are recycled, each taking its place at the head, and
+//!    the log may take twice what lives and three files, if the budget is less. Of any two files
+//!    written one after the other the records fill more than one, so what lives takes no more
+//!    than that, and room for data is left.
 
 use std::rc::Rc;
 
@@ -67,25 +77,62 @@ pub(crate) fn candidate(state: &State, options: &WalOptions) -> Option<FileSeque
     }
     let live = state.index.live_bytes(oldest.sequence);
     let cost = relocation_bytes(live, options);
-    let files = options.budget_bytes / options.file_bytes;
-    let worth = match state.free_files(options) {
+    let files = state.budget_bytes(options) / options.file_bytes;
+    let free_files = state.free_files(options);
+    let worth = match free_files {
         _ if state.refusing => oldest.file_bytes,
         free if free < RESERVED_FILES => oldest.file_bytes,
         RESERVED_FILES => oldest.file_bytes / 2,
         free if free <= (files / 4).max(RESERVED_FILES + 2) => oldest.file_bytes / 4,
         _ => 0,
     };
-    let gains = live <= worth && cost <= options.file_bytes / 8 * 7;
+    let gains = live <= worth && cost <= options.file_bytes.max(oldest.file_bytes) / 8 * 7;
+    let short = state.refusing || free_files <= RESERVED_FILES;
+    let in_the_way = short && oldest.sequence <= state.compact_up_to;
     let fits = !state.disk_full || fits_full_disk(state, options, cost);
-    (live == 0 || (gains && fits)).then_some(oldest.sequence)
+    (live == 0 || ((gains || in_the_way) && fits)).then_some(oldest.sequence)
+}
+
+/// See [`crate::Wal::nothing_to_flush`].
+pub(crate) fn go_on_with_what_lives(core: &Core) {
+    let mut state = core.state_mut();
+    let oldest = state.oldest().map(|file| file.header.sequence);
+    let compacting = oldest.is_some_and(|oldest| oldest <= state.compact_up_to);
+    if !state.refusing || compacting {
+        return;
+    }
+    state.compact_up_to = state.gather.file();
+    let (before, needed) = (state.budget_bytes(&core.options), allowance(&state, &core.options));
+    state.allowance_bytes = needed;
+    drop(state);
+    if needed > before {
+        tracing::warn!(
+            shard = core.shard.id().0,
+            budget_bytes = before,
+            needed_bytes = needed,
+            "what lives in the log leaves no room for data in its budget: it takes more"
+        );
+        core.has_gained_room();
+    }
+    core.recycler_bell.notify_one();
+}
+
+/// What a log takes at most that was compacted, and room for data beside it.
+fn allowance(state: &State, options: &WalOptions) -> u64 {
+    let lives: u64 = state.index.live_by_file().map(|live| relocation_bytes(live, options)).sum();
+    2 * lives + (RESERVED_FILES + 1) * options.file_bytes
 }
 
 /// Whether the files that exist have room for so much and for what makes room beside it.
 fn fits_full_disk(state: &State, options: &WalOptions, cost: u64) -> bool {
     let beside = options.file_bytes / 8;
-    let in_whole_file = state.free_files(options) > 0;
-    cost + beside <= state.gather.room_in_file()
-        || (in_whole_file && cost + beside <= options.file_bytes - BLOCK_BYTES)
+    let whole_file = options.file_bytes - BLOCK_BYTES;
+    let surely_filled = match state.free_files(options) {
+        0 => 0,
+        // Any two that follow one another hold more than one could.
+        files => (files / 2).max(1) * whole_file,
+    };
+    cost + beside <= state.gather.room_in_file() || cost + beside <= surely_filled
 }
 
 /// Relocated together, and awaited before the next: clients' frames go between.
@@ -96,7 +143,7 @@ fn step_bytes(options: &WalOptions) -> u64 {
 /// What the relocation of so many live bytes takes at most, frames and padding included, if they
 /// stand in one file: beside the frame that gathers, a step has one of its own, perhaps a second
 /// one in the next file, and a third for a last record that is longer than a frame.
-fn relocation_bytes(live: u64, options: &WalOptions) -> u64 {
+pub(crate) fn relocation_bytes(live: u64, options: &WalOptions) -> u64 {
     const FRAMES: u64 = 3;
     let steps = live.div_ceil(step_bytes(options));
     live + steps * FRAMES * (FRAME_HEADER_BYTES as u64 + BLOCK_BYTES)
@@ -279,6 +326,7 @@ async fn retire(core: &Rc<Core>, sequence: FileSequence) -> Result<(), WalError>
         state.files.remove(&sequence);
         state.forget_moves_into(sequence);
         state.stats.recycled_files += 1;
+        state.allowance_bytes = state.allowance_bytes.min(allowance(&state, &core.options));
         (file.name.clone(), fate(&state, &core.options, &file))
     };
     drop(file);
@@ -298,7 +346,7 @@ enum Fate {
 
 fn fate(state: &State, options: &WalOptions, file: &LogFile) -> Fate {
     let bytes = file.header.file_bytes;
-    let fits = state.total_bytes(options) + bytes <= options.budget_bytes;
+    let fits = state.total_bytes(options) + bytes <= state.budget_bytes(options);
     match (file.damaged, bytes == options.file_bytes && fits) {
         (true, _) => Fate::PutAside,
         (false, true) => Fate::Spare,

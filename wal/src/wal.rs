@@ -220,7 +220,7 @@ impl Wal {
 
     /// The longest body that a record can have: [`WalError::TooLarge`] beyond it.
     pub fn body_max_bytes(&self) -> u64 {
-        self.core.options.body_max_bytes()
+        self.core.configured.body_max_bytes()
     }
 
     /// Bytes gathered that no frame has taken yet.
@@ -253,7 +253,7 @@ impl Wal {
     pub fn pressure(&self) -> Pressure {
         let state = self.core.state();
         let options = &self.core.options;
-        let files = options.budget_bytes / options.file_bytes;
+        let files = state.budget_bytes(options) / options.file_bytes;
         match state.free_files(options) {
             _ if state.refusing => Pressure::Refusing,
             free if free <= files / 2 => Pressure::Flush,
@@ -269,6 +269,14 @@ impl Wal {
             self.core.refuse();
         }
         bytes <= room
+    }
+
+    /// Nobody can make older log dead now: what lives must. If data is refused all the same, every
+    /// file is recycled whatever lives in it, and where what lives leaves no room in the budget,
+    /// the log takes more. To be called by whoever flushes, when nothing of data is in flight;
+    /// not while segments cannot be written, or the log would grow with all that is appended.
+    pub fn nothing_to_flush(&self) {
+        recycle::go_on_with_what_lives(&self.core);
     }
 
     /// Resolves when there may be room for data again, or the log has ended.

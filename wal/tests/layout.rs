@@ -1,5 +1,5 @@
 //! Another number of shards, with crashes in the middle: every owner is on exactly one shard, the
-//! one that the new number says, with all that was acknowledged.
+//! one that the new number says, with all that was acknowledged, however small its files are.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,14 +16,28 @@ use rt::sim::{CrashKind, World, WorldOptions};
 use rt::{Dir, Shard, ShardId};
 
 const GROUPS: u64 = 7;
-const OPTIONS: WalOptions = WalOptions {
-    file_bytes: 128 << 10,
-    first_file_bytes: 64 << 10,
-    budget_bytes: 6 * (128 << 10),
-    frame_max_bytes: 32 << 10,
-    flush: Flush::Dsync,
-    fill_ahead: false,
-};
+
+/// The more shards, the smaller the files of each.
+fn settings(shards: u16) -> WalOptions {
+    let file_bytes = (192 << 10) / u64::from(shards);
+    WalOptions {
+        file_bytes,
+        first_file_bytes: 48 << 10,
+        budget_bytes: 6 * file_bytes,
+        frame_max_bytes: 24 << 10,
+        flush: Flush::Dsync,
+        fill_ahead: false,
+    }
+}
+
+/// Bytes of an entry; some find room in the files of few shards only.
+fn length(index: Index) -> usize {
+    match index.0 % 10 {
+        5 => 60_000,
+        8 => 90_000,
+        _ => 500,
+    }
+}
 
 fn owner(group: u64) -> Owner {
     Owner { group: GroupId(group), replica: ReplicaId(1) }
@@ -71,7 +85,7 @@ async fn node(shard: Shard, model: Rc<RefCell<Model>>) {
             layout
         } else {
             let place = |owner| shard_of(owner, wanted);
-            layout.change(&shard, &data, wanted, OPTIONS, place).await.expect("a change")
+            layout.change(&shard, &data, wanted, settings(wanted), place).await.expect("a change")
         };
         let wals = check(&shard, &data, &layout, &model).await;
         work(&wals, &model).await;
@@ -90,7 +104,7 @@ async fn check(shard: &Shard, data: &Dir, layout: &Layout, model: &Rc<RefCell<Mo
     for number in 0..layout.shards {
         let number = ShardId(number);
         let dir = layout.wal_dir(data, number).await.expect("a folder");
-        let opened = Wal::open(shard, dir, OPTIONS, layout.identity(number)).await;
+        let opened = Wal::open(shard, dir, settings(layout.shards), layout.identity(number)).await;
         let (wal, recovered) = opened.expect("the log opens");
         assert_eq!(recovered.report.damage, []);
         for (owner, replica) in &recovered.replicas {
@@ -106,7 +120,7 @@ async fn check(shard: &Shard, data: &Dir, layout: &Layout, model: &Rc<RefCell<Mo
                     entry.index
                 );
                 let skip = if pointer { POINTER_BYTES } else { 0 };
-                assert_eq!(&body[skip..], &[entry.index.0 as u8; 500][..]);
+                assert_eq!(&body[skip..], &vec![entry.index.0 as u8; length(entry.index)][..]);
             }
             seen.push(owner.group.0);
         }
@@ -126,9 +140,9 @@ async fn work(wals: &[Wal], model: &Rc<RefCell<Model>>) {
         let owner = owner(group);
         let wal = &wals[usize::from(shard_of(owner, wals.len() as u16).0)];
         let next = model.borrow().entries.get(&group).map_or(0, |entries| entries.1) + 1;
-        if next < 60 {
-            let body: &[&[u8]] = &[&[next as u8; 500]];
-            let (index, term) = (Index(next), Term(5));
+        let (index, term) = (Index(next), Term(5));
+        if next < 30 && length(index) as u64 <= wal.body_max_bytes() {
+            let body: &[&[u8]] = &[&vec![next as u8; length(index)]];
             let record = RecordRef::Append { owner, index, term, body };
             if is_pointer(index) {
                 let pointer = Pointer { segment: 1, position: next, length: 9, crc: 9 };
@@ -137,7 +151,7 @@ async fn work(wals: &[Wal], model: &Rc<RefCell<Model>>) {
                 sender.send(Ok(())).expect("the receiver is here");
                 wal.append_pointer(record, payload).expect("room");
             } else {
-                wal.append(record).expect("room");
+                wal.append_reserved(record).expect("it fits");
             }
             model.borrow_mut().entries.entry(group).or_default().1 = next;
         }

@@ -1,6 +1,6 @@
 //! The model test: a log under random work is cut off at any await point and at any boundary of a
 //! write, sync or directory change, killed or without power, again while it recovers, and must
-//! come back exactly as a naive model says.
+//! come back exactly as a naive model says. Its budget is another one with some of the starts.
 //!
 //! The check is exact, not a set of rules: recovery says which frame was the last, and everything
 //! it hands back must equal the model after the records up to that frame, which may be no older
@@ -16,6 +16,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::rc::Rc;
 use std::time::Duration;
 
+use chronik_wal::inspect::{inspect, InspectOptions};
 use chronik_wal::{
     Flush, FrameNumber, GroupId, HardState, Identity, Index, Owner, PayloadDurable, Pointer,
     RecordRef, Recovered, RecoveredReplica, ReplicaId, Term, Wal, WalError, WalOptions,
@@ -149,13 +150,21 @@ impl Model {
         self.ops.push((frame, owner, op));
     }
 
-    /// Compares what recovery tells, and takes it as the new base.
-    fn recovered(&mut self, recovered: &Recovered) -> Result<(), String> {
-        let last = recovered.report.last_frame;
+    /// The log ends with this frame, before a recovery. What was to stand in later ones is gone:
+    /// a recovery that is interrupted may have written other frames of those numbers.
+    fn ends_with(&mut self, last: FrameNumber) -> Result<(), String> {
         if last < self.acknowledged {
             let acknowledged = self.acknowledged;
             return Err(format!("frame {acknowledged} was acknowledged, the log ends with {last}"));
         }
+        self.ops.retain(|(frame, _, _)| *frame <= last);
+        Ok(())
+    }
+
+    /// Compares what recovery tells, and takes it as the new base.
+    fn recovered(&mut self, recovered: &Recovered) -> Result<(), String> {
+        let last = recovered.report.last_frame;
+        self.ends_with(last)?;
         if !recovered.report.damage.is_empty() {
             return Err(format!("damage without a fault: {:?}", recovered.report.damage));
         }
@@ -232,7 +241,8 @@ fn told_commit(model: &Replica) -> Index {
 /// Everything the node's process needs.
 struct Job {
     model: Rc<RefCell<Model>>,
-    options: WalOptions,
+    /// Of the next start.
+    options: Cell<WalOptions>,
     /// Faults of the disk are switched on.
     faulty: Cell<bool>,
     /// Where payloads are, in this life of the process.
@@ -283,8 +293,10 @@ async fn work(shard: &Shard, job: &Job) -> Result<(), End> {
     loop {
         job.staging.take();
         let dir = shard.create_dir("/data/wal").await.map_err(WalError::from)?;
+        let last = last_frame(shard, &dir).await?;
+        job.model.borrow_mut().ends_with(last)?;
         let identity = Identity { node: [7; 16], shard: ShardId(0), generation: 1 };
-        let (wal, recovered) = Wal::open(shard, dir, job.options, identity).await?;
+        let (wal, recovered) = Wal::open(shard, dir, job.options.get(), identity).await?;
         job.model.borrow_mut().recovered(&recovered)?;
         let file = open_staging(shard).await.map_err(WalError::from)?;
         follow_pointers(&file, job, &recovered).await?;
@@ -316,6 +328,17 @@ async fn work(shard: &Shard, job: &Job) -> Result<(), End> {
         model.recycled += wal.stats().recycled_files;
         model.relocated += wal.stats().relocated_records;
     }
+}
+
+/// Where the log ends, as whoever only reads it is told.
+async fn last_frame(shard: &Shard, dir: &Dir) -> Result<FrameNumber, End> {
+    let mut last = None;
+    let told = inspect(shard, dir, InspectOptions::default(), |line| {
+        let number = line.strip_prefix("last frame ").and_then(|rest| rest.split(',').next());
+        last = last.or(number.and_then(|number| number.parse().ok()));
+    });
+    told.await?;
+    Ok(FrameNumber(last.ok_or_else(|| "nobody knows the last frame".to_owned())?))
 }
 
 async fn open_staging(shard: &Shard) -> std::io::Result<File> {
@@ -450,6 +473,9 @@ fn relieve(shard: &Shard, wal: &Wal, job: &Job) -> Result<(), End> {
         let body = body(shard, 40);
         append(wal, job, owner, Op::Checkpoint { index: last, term, body })?;
     }
+    if shard.random().is_multiple_of(2) {
+        wal.nothing_to_flush();
+    }
     Ok(())
 }
 
@@ -475,7 +501,8 @@ fn choose(shard: &Shard, job: &Job, group: u64) -> (Owner, Op) {
     let term = replica.hard_state.term.0.max(5);
     let (first, last, commit) = (replica.first(), replica.last(), replica.commit());
     let state = HardState { term: Term(term), ..replica.hard_state };
-    let size = if random(20) == 0 { 14_000 } else { 900 };
+    let long = job.options.get().file_bytes / 7;
+    let size = if random(20) == 0 { long } else { 900 };
     let append = |index| Op::Append { index, term, body: body(shard, size) };
     if random(12) == 0 {
         drop(model);
@@ -572,23 +599,28 @@ fn append(wal: &Wal, job: &Job, owner: Owner, op: Op) -> Result<Option<()>, End>
     }
 }
 
+/// A budget, and with it a size of files; the longest entries do not fit into the smallest ones.
+fn settings(world: &World) -> WalOptions {
+    let file_bytes = [16 << 10, 96 << 10, 96 << 10, 240 << 10][world.random() as usize % 4];
+    WalOptions {
+        file_bytes,
+        first_file_bytes: file_bytes.min(32 << 10),
+        budget_bytes: (5 + world.random() % 3) * file_bytes,
+        frame_max_bytes: file_bytes / 4,
+        flush: if world.random().is_multiple_of(2) { Flush::Dsync } else { Flush::Fdatasync },
+        fill_ahead: world.random().is_multiple_of(2),
+    }
+}
+
 /// One life of a log under one seed. `Err` is what the checker found.
 fn life(seed: u64, mutation: Option<Mutation>) -> Result<[u64; 6], String> {
     let world = World::new(seed, WorldOptions::default());
     if let Some(mutation) = mutation {
         world.set_mutation(mutation, true);
     }
-    let flush = if world.random().is_multiple_of(2) { Flush::Dsync } else { Flush::Fdatasync };
-    let options = WalOptions {
-        file_bytes: 96 << 10,
-        first_file_bytes: 32 << 10,
-        budget_bytes: (5 + world.random() % 3) * (96 << 10),
-        frame_max_bytes: 24 << 10,
-        flush,
-        fill_ahead: world.random().is_multiple_of(2),
-    };
     let model = Rc::new(RefCell::new(Model::default()));
     let faulty = world.random().is_multiple_of(4);
+    let options = Cell::new(settings(&world));
     let job =
         Job { model: Rc::clone(&model), options, faulty: Cell::new(faulty), staging: None.into() };
     let job = Rc::new(job);
@@ -628,6 +660,9 @@ fn life(seed: u64, mutation: Option<Mutation>) -> Result<[u64; 6], String> {
             world.crash(node, CrashKind::PowerCut);
         } else if world.is_running(node) {
             world.crash(node, kind);
+        }
+        if world.random().is_multiple_of(3) {
+            job.options.set(settings(&world));
         }
         world.restart(node);
     }

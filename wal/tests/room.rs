@@ -1,10 +1,12 @@
 //! The log always comes back to taking data: under random traffic, crashes and a disk that is
-//! full at times, followed by calm in which the layers above checkpoint what they can.
+//! full at times, with another budget now and then, followed by calm in which the layers above
+//! checkpoint what they can.
 //!
-//! The model of those layers: when room is short, every owner is checkpointed up to a tail that
-//! stays in the log for ever (its last entries, under 4 KiB), but for times when the disk is full.
-//! Nothing else is assumed, and the budgets are of four to eight small files. More seeds:
-//! CHRONIK_WAL_SEEDS; one seed: CHRONIK_SEED.
+//! The model of those layers: when room is short, every owner is checkpointed up to the last block
+//! that its bytes fill, but for times when the disk is full. The entry in which the rest begins
+//! stays in the log for ever, however long it is; when that is all, the log is told so. Nothing
+//! else is assumed. The budgets are of four to eight small files, and what stays may be more. More
+//! seeds: CHRONIK_WAL_SEEDS; one seed: CHRONIK_SEED.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -20,8 +22,8 @@ use rt::{Shard, ShardId};
 
 const DISK_BYTES: u64 = 1 << 30;
 const TERM: Term = Term(5);
-/// Segments are written in blocks: so much of a partition never leaves the log.
-const TAIL_BYTES: u64 = 4096;
+/// Segments are written in blocks.
+const BLOCK_BYTES: u64 = 4096;
 
 /// What the layers above know of one owner.
 #[derive(Default)]
@@ -29,6 +31,8 @@ struct Group {
     checkpoint: u64,
     /// Lengths of the entries above it.
     entries: VecDeque<u64>,
+    /// Of the first of them, what is in the segment.
+    written: u64,
 }
 
 impl Group {
@@ -38,10 +42,12 @@ impl Group {
 
     /// The entry up to which everything can be checkpointed, if that is any.
     fn flushable(&mut self) -> Option<u64> {
-        let mut left: u64 = self.entries.iter().sum();
+        let all: u64 = self.entries.iter().sum();
+        self.written += (all - self.written) / BLOCK_BYTES * BLOCK_BYTES;
         let mut upto = None;
-        while left >= TAIL_BYTES {
-            left -= self.entries.pop_front()?;
+        while let Some(length) = self.entries.front().filter(|length| **length <= self.written) {
+            self.written -= length;
+            self.entries.pop_front();
             self.checkpoint += 1;
             upto = Some(self.checkpoint);
         }
@@ -50,7 +56,7 @@ impl Group {
 }
 
 struct Job {
-    options: WalOptions,
+    options: Cell<WalOptions>,
     groups: u64,
     /// Segments cannot be written now.
     disk_full: Cell<bool>,
@@ -67,7 +73,8 @@ fn owner(group: u64) -> Owner {
 async fn node(shard: Shard, job: Rc<Job>) {
     let dir = shard.create_dir("/data/wal").await.expect("a folder");
     let identity = Identity { node: [7; 16], shard: ShardId(0), generation: 1 };
-    let (wal, recovered) = match Wal::open(&shard, dir, job.options, identity).await {
+    let options = job.options.get();
+    let (wal, recovered) = match Wal::open(&shard, dir, options, identity).await {
         Ok(opened) => opened,
         // The operator starts it again when there is space.
         Err(WalError::NoRoom { .. }) => return,
@@ -100,13 +107,13 @@ fn known(recovered: &Recovered, groups: u64) -> BTreeMap<u64, Group> {
 type Groups = Rc<RefCell<BTreeMap<u64, Group>>>;
 
 async fn write(shard: &Shard, wal: &Wal, groups: &Groups, job: &Job) {
-    let longest = job.options.frame_max_bytes;
     loop {
         let mut bytes = 0;
         for _ in 0..1 + shard.random() % 8 {
             let group = 1 + shard.random() % job.groups;
-            let length = match shard.random() % 8 {
-                0 => shard.random() % longest,
+            let length = match shard.random() % 64 {
+                0 => shard.random() % wal.body_max_bytes(),
+                1..=7 => shard.random() % job.options.get().frame_max_bytes,
                 _ => shard.random() % 300,
             };
             let index = Index(groups.borrow()[&group].last() + 1);
@@ -142,6 +149,9 @@ async fn flush(shard: Shard, wal: Wal, groups: Groups, job: Rc<Job>) {
             let flushable = groups.iter_mut().map(|(group, state)| (*group, state.flushable()));
             flushable.filter_map(|(group, upto)| Some((group, upto?))).collect()
         };
+        if dirty.is_empty() && wal.pressure() == Pressure::Refusing {
+            wal.nothing_to_flush();
+        }
         for (group, upto) in dirty {
             let body: &[&[u8]] = &[&[0; 300]];
             let (owner, index) = (owner(group), Index(upto));
@@ -159,21 +169,25 @@ fn pick(world: &World, low: u64, high: u64) -> u64 {
     low + world.random() % (high - low + 1)
 }
 
+fn settings(world: &World) -> WalOptions {
+    // Now and then of another order of magnitude: what lives fills many files then.
+    let file_bytes = pick(world, 16, 32) * 4096 * [1, 1, 4][world.random() as usize % 3];
+    WalOptions {
+        file_bytes,
+        first_file_bytes: pick(world, 8, 16) * 4096,
+        budget_bytes: pick(world, 4, 8) * file_bytes,
+        frame_max_bytes: file_bytes / 2,
+        flush: if world.random().is_multiple_of(2) { Flush::Dsync } else { Flush::Fdatasync },
+        fill_ahead: !world.random().is_multiple_of(4),
+    }
+}
+
 /// Rounds of work with a crash or a full disk in them, then calm.
 fn run(seed: u64) -> Result<(), String> {
     let options = WorldOptions { disk_bytes: DISK_BYTES, ..WorldOptions::default() };
     let world = World::new(seed, options);
-    let file_bytes = pick(&world, 16, 32) * 4096;
-    let options = WalOptions {
-        file_bytes,
-        first_file_bytes: pick(&world, 8, 16) * 4096,
-        budget_bytes: pick(&world, 4, 8) * file_bytes,
-        frame_max_bytes: file_bytes / 2,
-        flush: if world.random().is_multiple_of(2) { Flush::Dsync } else { Flush::Fdatasync },
-        fill_ahead: !world.random().is_multiple_of(4),
-    };
     let job = Rc::new(Job {
-        options,
+        options: Cell::new(settings(&world)),
         groups: pick(&world, 1, 8),
         disk_full: Cell::default(),
         taken_bytes: Cell::default(),
@@ -185,12 +199,13 @@ fn run(seed: u64) -> Result<(), String> {
         world.run_for(Duration::from_millis(pick(&world, 1, 2_500)));
         match world.random() % 3 {
             0 => fill_disk(&world, id, &job),
-            _ => crash(&world, id),
+            _ => crash(&world, id, &job),
         }
     }
     if !world.is_running(id) {
         world.restart(id);
     }
+    let options = job.options.get();
     let goal = job.taken_bytes.get() + 3 * options.budget_bytes;
     let limit = Duration::from_secs(300);
     if !world.run_until(|_| job.taken_bytes.get() >= goal, limit) {
@@ -200,8 +215,12 @@ fn run(seed: u64) -> Result<(), String> {
     Ok(())
 }
 
-fn crash(world: &World, id: NodeId) {
+/// Also of the next starts with other settings, both ways.
+fn crash(world: &World, id: NodeId, job: &Job) {
     for _ in 0..pick(world, 1, 3) {
+        if world.random().is_multiple_of(3) {
+            job.options.set(settings(world));
+        }
         let kind =
             if world.random().is_multiple_of(2) { CrashKind::Kill } else { CrashKind::PowerCut };
         world.crash(id, kind);
@@ -214,10 +233,10 @@ fn fill_disk(world: &World, id: NodeId, job: &Job) {
     let space = world.disk(id).space();
     let used = space.total_bytes - space.available_bytes;
     job.disk_full.set(true);
-    world.disk(id).set_capacity(used + pick(world, 0, 2 * job.options.file_bytes));
+    world.disk(id).set_capacity(used + pick(world, 0, 2 * job.options.get().file_bytes));
     world.run_for(Duration::from_millis(pick(world, 1, 3_000)));
     if world.random().is_multiple_of(3) {
-        crash(world, id);
+        crash(world, id, job);
     }
     job.disk_full.set(false);
     world.disk(id).set_capacity(DISK_BYTES);

@@ -13,7 +13,7 @@ use chronik_bootstrap as bootstrap;
 use kafka_protocol::messages::ProduceRequest;
 use net::builder::BatchBuilder;
 use net::client::Client;
-use rt::sim::{NodeId, World, WorldOptions};
+use rt::sim::{CrashKind, NodeId, World, WorldOptions};
 use rt::Shard;
 use shards::config::Settings;
 use shards::meta;
@@ -159,4 +159,75 @@ fn who_waits_in_vain_is_told_in_time_and_taken_later() {
     assert!(world.run_until(|_| taken.get() == 60, LIMIT), "no data is taken again");
     // NOT_ENOUGH_REPLICAS: retriable, nothing was appended.
     assert!(refused.borrow().iter().all(|error| *error == 19), "{:?}", refused.borrow());
+}
+
+/// A log whose files are of another size with every start.
+fn world_of_files(partitions: &str) -> (World, NodeId, SocketAddr, Rc<Cell<u64>>) {
+    let world = World::new(11, WorldOptions::default());
+    let file_bytes = Rc::new(Cell::new(128 << 10));
+    let (wanted, partitions) = (file_bytes.clone(), partitions.to_owned());
+    let node = world.add_node("broker", 1, move |shard| {
+        let mut options = options();
+        options.wal_file_bytes = Some(wanted.get());
+        options.wal_budget_bytes = 4 * wanted.get();
+        options.settings = options.settings.with("num.partitions", &partitions).expect("known");
+        async move {
+            let started = bootstrap::start(&shard, &Arc::new(options), |_| {}).await;
+            let _broker = started.expect("the node starts");
+            std::future::pending::<()>().await
+        }
+    });
+    let address = SocketAddr::new(world.address(node), PORT);
+    (world, node, address, file_bytes)
+}
+
+/// Produces such batches, one after the other, each until it is taken.
+fn pour(world: &World, address: SocketAddr, batches: Vec<(i32, usize)>) {
+    let done = Rc::new(Cell::new(false));
+    let over = done.clone();
+    world.add_node("producer", 1, move |shard: Shard| {
+        let (over, batches) = (over.clone(), batches.clone());
+        async move {
+            let mut client = connect(&shard, address).await;
+            for (partition, bytes) in batches {
+                loop {
+                    let records = batch(-1, -1, bytes);
+                    let request = produce_request(partition, TIMEOUT_MS, records);
+                    client.send(&request, PRODUCE_VERSION).await.expect("sent");
+                    match answer(&mut client).await {
+                        (0, _) => break,
+                        told => assert_eq!(told.0, 19, "NOT_ENOUGH_REPLICAS"),
+                    }
+                }
+            }
+            over.set(true);
+        }
+    });
+    assert!(world.run_until(|_| done.get(), LIMIT), "produce is refused for ever");
+}
+
+/// The last batch of a partition stays in the log while a part of it fills no block. Here it is
+/// longer than the files of the next start.
+#[test]
+fn a_budget_may_shrink_below_what_is_in_use() {
+    let (world, node, address, file_bytes) = world_of_files("2");
+    file_bytes.set(1 << 20);
+    pour(&world, address, vec![(0, 600_000)]);
+    world.crash(node, CrashKind::Kill);
+    file_bytes.set(128 << 10);
+    world.restart(node);
+    pour(&world, address, vec![(1, 32_000); 60]);
+    // And grow.
+    world.crash(node, CrashKind::Kill);
+    file_bytes.set(1 << 20);
+    world.restart(node);
+    pour(&world, address, vec![(1, 32_000); 200]);
+}
+
+/// The last batches of all partitions are more than the budget.
+#[test]
+fn what_stays_in_the_log_holds_nothing_up() {
+    let (world, _, address, _) = world_of_files("40");
+    let last = (0..40).map(|partition| (partition, 30_000));
+    pour(&world, address, last.chain([(0, 30_000); 40]).collect());
 }

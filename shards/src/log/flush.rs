@@ -151,6 +151,12 @@ impl Flusher {
         self.context.bell.notify_one();
     }
 
+    /// Nothing is being written, and nothing could be: what the WAL still holds fills no block, and
+    /// stays there until its partitions take more.
+    pub fn is_idle(&self) -> bool {
+        self.context.dirty.borrow().since.is_none() && self.context.round.available() > 0
+    }
+
     /// One more round, then `run` returns.
     pub fn stop(&self) {
         self.control.stopping.set(true);
