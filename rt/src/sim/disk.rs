@@ -7,9 +7,9 @@
 //! own; a file's length may survive without its bytes (zeros). Directory changes are durable after
 //! a sync of the directory; at a power cut none, all, a prefix or any subset of the others
 //! survives, a rename always as a whole. A killed process loses nothing it was answered for;
-//! writes in flight are done, done in part, or not done. A failed sync forgets which bytes were
-//! dirty: they are still read, and no later sync makes them durable. Pure: time and randomness
-//! are arguments.
+//! writes in flight are done, done in part, or not done. A failed sync, or the one in a write with
+//! `dsync`, forgets which bytes were dirty: they are still read until power is lost, and no later
+//! sync makes them durable, only writing them again does. Pure: time and randomness are arguments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -80,6 +80,14 @@ struct DirData {
 #[derive(Clone)]
 struct Change {
     entries: Vec<(u64, String, Option<u64>)>,
+}
+
+/// What fails of a write, and its code.
+pub(super) enum WriteFailure {
+    /// The write: some of its sectors are in the file.
+    Write(Code),
+    /// The sync in a write with `dsync`: all of it is in the file, and forgotten.
+    Sync(Code),
 }
 
 struct Inflight {
@@ -307,25 +315,30 @@ impl Disk {
         id
     }
 
-    /// Completes a write, or fails it with `error` after some of its sectors were written.
+    /// Completes a write, or fails it.
     pub(super) fn finish_write(
         &mut self,
         id: u64,
-        error: Option<Code>,
+        failure: Option<WriteFailure>,
         rng: &mut fastrand::Rng,
     ) -> Outcome<Buf> {
         let Some(write) = self.inflight.remove(&id) else { return Err(libc::EIO) };
-        let (position, len) = (write.position, write.buf.len());
-        if let Some(code) = error {
+        let (inode, position, len) = (write.inode, write.position, write.buf.len());
+        if let Some(WriteFailure::Write(code)) = failure {
             let part = (rng.usize(..=len) / SECTOR_BYTES) * SECTOR_BYTES;
-            self.apply_write(write.inode, position, &write.buf[..part], false)?;
+            self.apply_write(inode, position, &write.buf[..part], false)?;
             return Err(code);
         }
-        let missing = self.file(write.inode)?.cache.missing(position, len as u64);
+        let missing = self.file(inode)?.cache.missing(position, len as u64);
         if (self.allocated_pages + missing) * PAGE_BYTES > self.capacity_bytes {
             return Err(libc::ENOSPC);
         }
-        self.apply_write(write.inode, position, &write.buf, write.dsync)?;
+        if let Some(WriteFailure::Sync(code)) = failure {
+            self.apply_write(inode, position, &write.buf, false)?;
+            let mark = self.sync_mark(inode);
+            return self.finish_sync(inode, mark, Some(code), rng).map(|()| write.buf);
+        }
+        self.apply_write(inode, position, &write.buf, write.dsync)?;
         Ok(write.buf)
     }
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::disk::{Code, Disk, Open, Outcome};
+use super::disk::{Code, Disk, Open, Outcome, WriteFailure};
 use super::host::{Cost, Host};
 use super::world::State;
 use crate::local::oneshot::{oneshot, Receiver};
@@ -200,7 +200,9 @@ impl File {
         state.nodes[node].disk_step();
         state.at(at, self.host.owner(), move |state, now| {
             state.trace.add(&[6, node as u64, id, now]);
-            let failure = write_error(state, node);
+            let failure = write_error(state, node).map(WriteFailure::Write);
+            let sync_fails = |state: &mut State| sync_error(state, node).map(WriteFailure::Sync);
+            let failure = failure.or_else(|| dsync.then(|| sync_fails(state)).flatten());
             let result = state.nodes[node].disk.finish_write(id, failure, &mut state.rng);
             state.nodes[node].disk_step();
             // Nobody waits any more: it is written all the same.
