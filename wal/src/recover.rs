@@ -1,7 +1,8 @@
 //! Recovery: from a folder in any state to a log that takes records.
 //!
-//! In this order, so that it can be interrupted anywhere and begun again: read everything; sync
-//! what was read (a killed process may have left it in a volatile cache); open a new file whose
+//! In this order, so that it can be interrupted anywhere and begun again: read everything; make
+//! durable what was read (a killed process may have left it in a volatile cache, and its last
+//! frame behind a sync that failed); open a new file whose
 //! header names the last frame replayed, durable with its name; write the fences of replicas that
 //! may have lost log, durable; put damaged files aside; recycle while the budget is exceeded.
 //! Nothing is appended to an old file. Spare files that are no longer of the right size go. Files
@@ -18,7 +19,7 @@ use crate::background;
 use crate::core::{Class, Core, State, Stop, WalStats};
 use crate::error::{DiskError, WalError};
 use crate::files::{self, LogFile};
-use crate::format::{BadFrame, FileHeader, RecordKind, BLOCK_BYTES};
+use crate::format::{blocks, BadFrame, FileHeader, RecordKind, BLOCK_BYTES};
 use crate::gather::{Gather, Start};
 use crate::histograms::WalHistograms;
 use crate::index::{Entry, LiveIndex, Marked, Replica};
@@ -93,6 +94,7 @@ pub(crate) async fn open(
         replay::find(&dir, files::open_options(shard, options.flush), Some(identity)).await?;
     let replayed = replay::replay(shard, &found).await?;
     if !shard.broken(Mutation::RecoverWithoutSync) {
+        write_last_again(shard, &found, &replayed).await?;
         sync_replayed(&found, &replayed).await?;
     }
     let configured = options;
@@ -107,6 +109,24 @@ pub(crate) async fn open(
     let mut recovered = recovered;
     recovered.report.took = shard.now().saturating_since(began);
     Ok((wal, recovered))
+}
+
+/// The last frame may be one whose sync failed: it is read back, and no sync would make it durable,
+/// since nobody knows any more that it is not. Its own bytes, written once more, are made so. A
+/// power cut meanwhile leaves in each sector what was there or the same. All frames before it
+/// were durable when it was written.
+async fn write_last_again(
+    shard: &Shard,
+    found: &Found,
+    replayed: &Replayed,
+) -> Result<(), WalError> {
+    let Some((place, frame)) = &replayed.last_frame else { return Ok(()) };
+    let whole = blocks(u64::from(frame.header.length)) as usize;
+    let mut buf = shard.buffer(whole);
+    buf.extend_from_slice(&frame.bytes);
+    buf.resize_zeroed(whole);
+    found.files[*place].file.write_at(buf, frame.header.position).await?;
+    Ok(())
 }
 
 async fn sync_replayed(found: &Found, replayed: &Replayed) -> Result<(), WalError> {

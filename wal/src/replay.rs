@@ -57,6 +57,8 @@ pub(crate) struct Replayed {
     /// Damage that no earlier recovery has dealt with; every replica known must be fenced.
     pub new_damage: Vec<Damage>,
     pub records: u64,
+    /// With the place of its file in the list; of all frames the only one that may not be durable.
+    pub last_frame: Option<(usize, ScannedFrame)>,
 }
 
 pub(crate) async fn find(
@@ -158,7 +160,10 @@ pub(crate) async fn replay(shard: &Shard, found: &Found) -> Result<Replayed, Wal
     } else {
         new.collect()
     };
-    Ok(Replayed { index: builder.index, verdict, new_damage, records: builder.records })
+    let last_file = verdict.frames.iter().rposition(|frames| *frames > 0);
+    let last_frame = last_file.zip(builder.last);
+    let (index, records) = (builder.index, builder.records);
+    Ok(Replayed { index, verdict, new_damage, records, last_frame })
 }
 
 /// A file that was cut where the log still went on is seen by what follows. Where the log ends
@@ -190,6 +195,7 @@ fn place(damage: &Damage) -> FileSequence {
 struct Builder {
     index: LiveIndex<Bytes>,
     records: u64,
+    last: Option<ScannedFrame>,
     /// Files whose header says that everything before them is in doubt, by rising sequence.
     fencing: VecDeque<FileSequence>,
 }
@@ -197,7 +203,7 @@ struct Builder {
 impl Builder {
     fn new(fencing: &[FileSequence]) -> Builder {
         let fencing = fencing.iter().copied().collect();
-        Builder { index: LiveIndex::default(), records: 0, fencing }
+        Builder { index: LiveIndex::default(), records: 0, last: None, fencing }
     }
 
     fn take(&mut self, frame: &ScannedFrame) {
@@ -215,6 +221,7 @@ impl Builder {
             self.index.apply(&record.header, record.location(&frame.header), body, kept);
             self.records += 1;
         }
+        self.last = Some(frame.clone());
     }
 
     /// What a header with the damage flag says about the replicas known before it.

@@ -574,6 +574,48 @@ fn a_write_error_poisons_for_good() {
     }
 }
 
+/// What a process reads after a failed sync need not be on the disk, and the next sync says nothing
+/// of it: a frame that a start has found and built on must be there when power is lost later.
+#[test]
+fn a_frame_whose_sync_failed_is_durable_once_it_was_recovered() {
+    for (seed, flush) in (0..20).flat_map(|seed| [(seed, Flush::Dsync), (seed, Flush::Fdatasync)]) {
+        let found = Rc::new(RefCell::new(Vec::new()));
+        let told = found.clone();
+        let (world, node) = world(seed, move |shard| {
+            let told = told.clone();
+            async move {
+                let options = WalOptions { flush, fill_ahead: false, ..OPTIONS };
+                let (wal, recovered) = open_with(&shard, options).await.unwrap();
+                assert_eq!(recovered.report.damage, []);
+                let replica = recovered.replicas.get(&owner(1));
+                told.borrow_mut().push(replica.map_or(0, |replica| replica.entries.len()));
+                if recovered.report.fresh {
+                    entry(&wal, 1, 1, b"x").unwrap();
+                    wal.wait_durable(wal.newest()).await.unwrap();
+                    // The fault is switched on from outside meanwhile.
+                    shard.sleep(Duration::from_secs(1)).await;
+                    let frame = entry(&wal, 1, 2, &[7; 9_000]).unwrap();
+                    wal.wait_durable(frame).await.unwrap_err();
+                }
+                std::future::pending::<()>().await;
+            }
+        });
+        world.run_for(Duration::from_millis(500));
+        let mut faults = world.disk(node).faults();
+        faults.fail_next_sync = Some(5);
+        world.disk(node).set_faults(faults);
+        world.run_for(Duration::from_secs(2));
+        for (kind, starts) in [(CrashKind::Kill, 2), (CrashKind::PowerCut, 3)] {
+            world.crash(node, kind);
+            world.restart(node);
+            // Before the frame's records are relocated.
+            let started = || found.borrow().len() == starts;
+            assert!(world.run_until(|_| started(), Duration::from_secs(2)));
+        }
+        assert_eq!(*found.borrow(), [0, 2, 2], "seed {seed}, {flush:?}");
+    }
+}
+
 #[test]
 fn a_full_disk_is_not_an_error_of_the_log() {
     let (world, node) = world(28, move |shard| async move {
