@@ -95,8 +95,7 @@ async fn prepare(core: &Rc<Core>, sequence: FileSequence) -> Result<(), DiskErro
             return Err(error.into());
         }
     };
-    // A sync that failed is never tried again, whatever its error.
-    core.dir.sync().await.map_err(|error| io::Error::other(format!("sync of the log: {error}")))?;
+    sync_names(core).await?;
     core.state_mut().files.insert(sequence, file);
     core.change.notify_all();
     core.writer_bell.notify_one();
@@ -105,9 +104,16 @@ async fn prepare(core: &Rc<Core>, sequence: FileSequence) -> Result<(), DiskErro
 
 async fn fill(core: &Rc<Core>) -> Result<(), DiskError> {
     if let Some(spare) = make_spare(core, false, || !core.running()).await? {
+        // On a disk that has filled up since, a start may depend on this file.
+        sync_names(core).await?;
         core.state_mut().spares.push_back(spare);
     }
     Ok(())
+}
+
+/// A sync that failed is never tried again, whatever its error.
+async fn sync_names(core: &Core) -> io::Result<()> {
+    core.dir.sync().await.map_err(|error| io::Error::other(format!("sync of the log: {error}")))
 }
 
 async fn make_spare(

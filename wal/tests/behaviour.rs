@@ -740,3 +740,30 @@ fn the_offline_reader_tells_what_is_there() {
         assert!(text.contains(expected), "{expected} is not in\n{text}");
     }
 }
+
+/// Others may fill the disk once the power is back: what was made ahead is to be there then.
+#[test]
+fn files_made_ahead_are_there_after_a_power_cut() {
+    let made: Shared<u64> = Rc::default();
+    let told = Rc::clone(&made);
+    let (world, node) = world(1, move |shard| {
+        let told = Rc::clone(&told);
+        async move {
+            let (wal, _) = open(&shard).await;
+            loop {
+                *told.borrow_mut() = wal.stats().file_bytes;
+                shard.sleep(Duration::from_millis(100)).await;
+            }
+        }
+    });
+    world.run_for(Duration::from_secs(5));
+    let before = *made.borrow();
+    assert!(before + OPTIONS.file_bytes > OPTIONS.budget_bytes, "it is filled: {before}");
+    world.crash(node, CrashKind::PowerCut);
+    let space = world.disk(node).space();
+    world.disk(node).set_capacity(space.total_bytes - space.available_bytes);
+    world.restart(node);
+    world.run_for(Duration::from_secs(5));
+    // The first file had no frame and another size: a whole one is begun instead.
+    assert_eq!(*made.borrow(), before - OPTIONS.first_file_bytes);
+}
