@@ -19,9 +19,11 @@ const FILL_DELAY: Duration = Duration::from_secs(2);
 const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(core: Rc<Core>) {
-    let fill_from = core.shard.now() + FILL_DELAY;
+    let mut fill_from = core.shard.now() + FILL_DELAY;
     while core.preparing() {
-        let done = match next(&core) {
+        let next = next(&core);
+        let filling = matches!(next, Next::Fill);
+        let done = match next {
             Next::Prepare(sequence) => prepare(&core, sequence).await,
             Next::Fill if core.shard.now() < fill_from => {
                 rt::either(core.preparer_bell.notified(), core.shard.sleep_until(fill_from)).await;
@@ -38,7 +40,13 @@ pub(crate) async fn run(core: Rc<Core>) {
             core.poison(error);
             return;
         }
-        full_disk(&core, &error).await;
+        note_full_disk(&core, &error);
+        if filling {
+            // Spare files may be there, and may be wanted before it is time to try again.
+            fill_from = core.shard.now() + FULL_DISK_RETRY;
+        } else {
+            wait_for_space(&core, error).await;
+        }
     }
 }
 
@@ -130,14 +138,17 @@ async fn make_spare(
     Ok(made)
 }
 
-async fn full_disk(core: &Rc<Core>, error: &DiskError) {
+fn note_full_disk(core: &Core, error: &DiskError) {
     let first = !std::mem::replace(&mut core.state_mut().disk_full, true);
     if first {
         tracing::warn!(shard = core.shard.id().0, %error, "no room for further log files");
     }
+}
+
+async fn wait_for_space(core: &Rc<Core>, error: DiskError) {
     if !core.running() {
         // Frames wait for a file that will not come: they were never acknowledged.
-        core.poison(error.clone());
+        core.poison(error);
         return;
     }
     let deadline = core.shard.now() + FULL_DISK_RETRY;
