@@ -113,15 +113,16 @@ impl Layout {
         let mut dir = data.clone();
         let names = [WAL_FOLDER.to_owned(), self.generation.to_string(), shard.0.to_string()];
         for name in names {
-            dir = match dir.open_subdir(&name).await {
+            let next = match dir.open_subdir(&name).await {
                 Ok(next) => next,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    let next = dir.create_subdir(&name).await?;
-                    dir.sync().await?;
-                    next
+                    dir.create_subdir(&name).await?
                 }
                 Err(error) => return Err(error.into()),
             };
+            // Also of one that was there: a killed process may have made it just before.
+            dir.sync().await?;
+            dir = next;
         }
         Ok(dir)
     }

@@ -1,7 +1,7 @@
 //! Another number of shards, with crashes in the middle: every owner is on exactly one shard, the
 //! one that the new number says, with all that was acknowledged, however small its files are.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -192,6 +192,33 @@ fn a_change_of_shards_survives_crashes() {
     });
     if std::env::var_os("CHRONIK_SEED").is_none() {
         assert!(*rounds.borrow() > 20, "changes must come to an end now and then");
+    }
+}
+
+#[test]
+fn a_folder_that_a_killed_process_made_is_there_after_a_power_cut() {
+    for operation in 1..24 {
+        let written = Rc::new(Cell::new(false));
+        let told = Rc::clone(&written);
+        let world = World::new(operation, WorldOptions::default());
+        let node = world.add_node("node", 1, move |shard| {
+            let written = Rc::clone(&told);
+            async move {
+                let data = shard.create_dir("/data").await.expect("the folder can be made");
+                let layout = Layout::open(&shard, &data, 1).await.expect("a layout");
+                let dir = layout.wal_dir(&data, ShardId(0)).await.expect("a folder");
+                dir.replace("file", b"durable").await.expect("it is written");
+                written.set(true);
+                std::future::pending::<()>().await;
+            }
+        });
+        world.crash_at_disk_operation(node, operation, CrashKind::Kill);
+        world.run_for(Duration::from_secs(1));
+        world.restart(node);
+        assert!(world.run_until(|_| written.get(), Duration::from_secs(1)));
+        world.crash(node, CrashKind::PowerCut);
+        let content = world.disk(node).read_file("/data/wal/1/0/file");
+        assert_eq!(content.as_deref(), Some(&b"durable"[..]), "killed at operation {operation}");
     }
 }
 
