@@ -241,6 +241,23 @@ fn allocated_room_is_there_on_a_full_disk() {
     finish(&world, a);
 }
 
+#[test]
+fn blocks_that_are_there_are_written_on_a_disk_that_is_more_than_full() {
+    let (world, a) = node(1, |shard| async move {
+        let dir = shard.create_dir("/d").await.expect("directory");
+        let file = dir.create_file("f", DIRECT).await.expect("file");
+        file.write_at(block(&shard, 1, 4).await, 0).await.expect("there is room");
+        shard.sleep(Duration::from_millis(100)).await;
+        file.write_at(block(&shard, 2, 4).await, 0).await.expect("its own blocks");
+        let beyond = file.write_at(block(&shard, 1, 1).await, 16_384).await.map(drop);
+        let kind = beyond.map_err(|error| error.kind());
+        assert_eq!(kind, Err(std::io::ErrorKind::StorageFull));
+    });
+    world.run_for(Duration::from_millis(50));
+    world.disk(a).set_capacity(4096);
+    finish(&world, a);
+}
+
 /// Writes under a sync that fails; what is then on the disk is read, and is not durable.
 fn forgotten(seed: u64, dsync: bool, write_again: bool) -> (World, NodeId) {
     let (world, a) = node(seed, move |shard| async move {

@@ -330,9 +330,7 @@ impl Disk {
             return Err(code);
         }
         let missing = self.file(inode)?.cache.missing(position, len as u64);
-        if (self.allocated_pages + missing) * PAGE_BYTES > self.capacity_bytes {
-            return Err(libc::ENOSPC);
-        }
+        self.find_room(missing)?;
         if let Some(WriteFailure::Sync(code)) = failure {
             self.apply_write(inode, position, &write.buf, false)?;
             let mark = self.sync_mark(inode);
@@ -340,6 +338,16 @@ impl Disk {
         }
         self.apply_write(inode, position, &write.buf, write.dsync)?;
         Ok(write.buf)
+    }
+
+    /// Blocks that are there are written also when the disk is more than full: a power cut may
+    /// bring back files that were removed.
+    fn find_room(&self, missing_pages: u64) -> Outcome<()> {
+        let pages = self.allocated_pages + missing_pages;
+        match missing_pages > 0 && pages * PAGE_BYTES > self.capacity_bytes {
+            true => Err(libc::ENOSPC),
+            false => Ok(()),
+        }
     }
 
     fn apply_write(
@@ -372,9 +380,7 @@ impl Disk {
 
     pub(super) fn write_now(&mut self, inode: u64, position: u64, bytes: &[u8]) -> Outcome<()> {
         let missing = self.file(inode)?.cache.missing(position, bytes.len() as u64);
-        if (self.allocated_pages + missing) * PAGE_BYTES > self.capacity_bytes {
-            return Err(libc::ENOSPC);
-        }
+        self.find_room(missing)?;
         self.apply_write(inode, position, bytes, false)
     }
 
@@ -398,9 +404,7 @@ impl Disk {
 
     pub(super) fn allocate(&mut self, inode: u64, len: u64) -> Outcome<()> {
         let missing = self.file(inode)?.cache.missing(0, len);
-        if (self.allocated_pages + missing) * PAGE_BYTES > self.capacity_bytes {
-            return Err(libc::ENOSPC);
-        }
+        self.find_room(missing)?;
         let file = self.file_mut(inode)?;
         file.cache.allocate(len);
         file.pending.push(Pending::Allocate(len));
