@@ -71,8 +71,9 @@ fn next(core: &Core) -> Next {
     if newest == state.gather.file() && (!state.spares.is_empty() || room) {
         return Next::Prepare(newest.next());
     }
-    // After a full disk it must be found out when there is space again.
-    if room && (core.options.fill_ahead || state.disk_full) {
+    // After a full disk it must be found out when there is space again: by a file beyond the budget
+    // if need be, since nothing that goes beyond it is begun until then.
+    if (room && core.options.fill_ahead) || state.disk_full {
         return Next::Fill;
     }
     Next::Wait
