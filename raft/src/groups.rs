@@ -21,8 +21,8 @@ use wal::{
 };
 
 use crate::driver::{
-    Broken, Call, Driver, DriverOptions, Effects, Journal, JournalError, MachineRef, OpenError,
-    Opened, Outgoing, Placed, ProposeError, Status, TICK_SLOTS,
+    Awaited, Broken, Call, Driver, DriverOptions, Effects, Journal, JournalError, MachineRef,
+    OpenError, Opened, Outgoing, Placed, ProposeError, Status, TICK_SLOTS,
 };
 use crate::transport::Incoming;
 use crate::{
@@ -133,7 +133,10 @@ impl Groups {
     /// this returns: it is durable once the log has stopped in order. Machines are called until then.
     pub fn close(&self) {
         self.inner.closed.set(true);
-        self.inner.run();
+        run(&self.inner);
+        let journal = &mut WalJournal(&self.inner.wal);
+        let closed = self.inner.driver.borrow_mut().close(journal);
+        let _ = self.inner.judge(closed);
     }
 
     /// Where messages to other replicas go. Without one they are dropped.
@@ -221,7 +224,8 @@ impl Groups {
             false => payload_bytes,
         };
         let bytes = inner.proposed_bytes.get() + (logged_bytes + RECORD_BYTES) as u64;
-        if proposal.kind == EntryKind::Data && !inner.wal.has_data_room(bytes) {
+        let waiting = inner.driver.borrow().waiting_bytes();
+        if proposal.kind == EntryKind::Data && !inner.wal.has_data_room(waiting + bytes) {
             return Err(ProposeError::LogFull);
         }
         let placed = inner.driver.borrow_mut().propose(group, &proposal)?;
@@ -333,7 +337,7 @@ async fn watch_log(inner: Rc<Inner>) {
         match inner.wal.next_durable().await {
             Ok(frame) => {
                 inner.driver.borrow_mut().durable(frame.number, &frame.bytes);
-                inner.run();
+                run(&inner);
             }
             Err(WalError::Stopped) => return,
             Err(error) => return inner.fail(&error.to_string()),
@@ -347,7 +351,7 @@ async fn take_turns(inner: Rc<Inner>) {
         inner.work.notified().await;
         // Whatever else is runnable now may add to the same turn, and so to the same frame.
         inner.shard.yield_now().await;
-        inner.run();
+        run(&inner);
     }
 }
 
@@ -360,7 +364,7 @@ async fn tick(inner: Rc<Inner>) {
             // A leader whose log does not answer falls silent, and another is elected.
             if inner.wal.stalled().is_none() {
                 inner.driver.borrow_mut().tick();
-                inner.run();
+                run(&inner);
             }
         } else {
             bell.await;
@@ -368,19 +372,30 @@ async fn tick(inner: Rc<Inner>) {
     }
 }
 
-impl Inner {
-    /// Turns and their effects, until nothing is left to do now.
-    fn run(&self) {
-        loop {
-            self.write();
-            let effects = self.driver.borrow_mut().take_effects();
-            if effects.is_empty() {
-                return;
-            }
-            self.carry_out(effects);
+/// Turns and their effects, until nothing is left to do now.
+fn run(inner: &Rc<Inner>) {
+    loop {
+        inner.write();
+        let effects = inner.driver.borrow_mut().take_effects();
+        if effects.is_empty() {
+            return;
         }
+        inner.carry_out(effects);
     }
+}
 
+/// Waits for a payload that entries wait for, and lets them go on.
+async fn await_payload(inner: Rc<Inner>, awaited: Awaited) {
+    let Awaited { owner, index, payload, told } = awaited;
+    if let Ok(answer) = payload.await {
+        // Nobody waits for it if the replica was removed.
+        let _ = told.send(answer);
+    }
+    inner.driver.borrow_mut().payload_arrived(owner, index);
+    run(&inner);
+}
+
+impl Inner {
     /// One turn: into the log, without effects.
     fn write(&self) {
         if self.failed.borrow().is_some() {
@@ -394,6 +409,7 @@ impl Inner {
         driver.set_broken(Broken {
             empty_ready_reported_early: self.shard.broken(Mutation::EmptyReadyReportedEarly),
             skip_vote_sync: self.shard.broken(Mutation::SkipVoteSync),
+            pointer_before_payload: self.shard.broken(Mutation::PointerBeforePayload),
         });
         let turned = driver.turn(&mut WalJournal(&self.wal));
         let is_ticking = driver.is_ticking();
@@ -412,8 +428,11 @@ impl Inner {
         self.driver.borrow().would_stage(group, proposal.kind, descriptor)
     }
 
-    fn carry_out(&self, effects: Effects) {
-        let Effects { calls, messages } = effects;
+    fn carry_out(self: &Rc<Self>, effects: Effects) {
+        let Effects { calls, messages, payloads } = effects;
+        for awaited in payloads {
+            self.shard.spawn(await_payload(Rc::clone(self), awaited)).detach();
+        }
         let committed = calls.iter().any(|(_, call)| matches!(call, Call::Committed(_)));
         for (machine, call) in calls {
             call.make(&machine);

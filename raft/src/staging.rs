@@ -2,8 +2,8 @@
 //!
 //! A long payload does not go through the write-ahead log. The driver asks the group's
 //! [`Staging`] for a place; the staging area writes the payload there, and the log's record is a
-//! pointer whose frame is not written before the payload is durable. raft-rs sees a descriptor as
-//! ever, and every replica decides for itself.
+//! pointer. It is given to the log when the payload is durable, and a frame with it is never
+//! written before. raft-rs sees a descriptor as ever, and every replica decides for itself.
 //!
 //! The body of a pointer record: the log's pointer (24 bytes), the descriptor, then the *edges*,
 //! which are whatever the staging area wants to find again there. They begin with the first bytes

@@ -3,7 +3,7 @@
 //!
 //! `CHRONIK_SEED=n` runs one seed of the power-cut test.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,11 +11,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use chronik_raft::driver::{Opened, ProposeError};
 use chronik_raft::{
-    Committed, Descriptor, EntryKind, Groups, GroupsOptions, Leadership, Machine, Payload, Proposal,
+    Appending, Committed, Descriptor, EntryKind, Groups, GroupsOptions, Leadership, Machine,
+    Payload, PayloadRead, Proposal, Staged, Staging, STAGED_HEAD_MIN_BYTES,
 };
 use rt::sim::{CrashKind, World, WorldOptions};
 use rt::{Mutation, Shard, ShardId};
-use wal::{Flush, GroupId, Identity, Index, Owner, Recovered, ReplicaId, Term, Wal, WalOptions};
+use wal::{
+    DiskError, Flush, GroupId, Identity, Index, Location, Owner, Pointer, Recovered, ReplicaId,
+    Term, Wal, WalOptions,
+};
 
 const GROUPS: u64 = 5;
 const SEEDS: u64 = 25;
@@ -123,6 +127,7 @@ impl Machine for Recorder {
 
 struct Node {
     shard: Shard,
+    wal: Wal,
     groups: Groups,
     model: Rc<RefCell<Model>>,
     machines: BTreeMap<u64, Rc<RefCell<Recorder>>>,
@@ -132,7 +137,7 @@ impl Node {
     /// Opens log and groups, and waits until all of them serve.
     async fn start(shard: Shard, model: Rc<RefCell<Model>>, options: WalOptions) -> Node {
         let (wal, recovered) = open_log(&shard, options).await;
-        let groups = Groups::new(&shard, wal, GroupsOptions::default());
+        let groups = Groups::new(&shard, wal.clone(), GroupsOptions::default());
         let mut machines = BTreeMap::new();
         for group in 1..=GROUPS {
             let machine = Recorder::new(group, &model);
@@ -154,7 +159,7 @@ impl Node {
             machines.insert(group, machine);
         }
         groups.start();
-        let node = Node { shard, groups, model, machines };
+        let node = Node { shard, wal, groups, model, machines };
         while !node.machines.values().all(|machine| machine.borrow().is_serving()) {
             node.shard.sleep(Duration::from_millis(1)).await;
         }
@@ -400,5 +405,142 @@ fn many_groups_start_in_a_few_frames() {
         let later = wal.stats().frames;
         assert!(later <= frames + 1, "{frames} frames, then {later}");
         assert_eq!(model.borrow().violation, None);
+    });
+}
+
+/// A staging area whose payloads arrive when the test says so.
+#[derive(Default)]
+struct Slow {
+    on_the_way: RefCell<Vec<rt::local::oneshot::Sender<Result<(), DiskError>>>>,
+    placed: Cell<usize>,
+}
+
+/// Payloads from this length on are staged.
+const LONG_BYTES: usize = 1_000;
+
+impl Slow {
+    fn arrive(&self) {
+        for payload in self.on_the_way.take() {
+            payload.send(Ok(())).expect("somebody waits");
+        }
+    }
+}
+
+impl Staging for Slow {
+    fn min_bytes(&self) -> u32 {
+        LONG_BYTES as u32
+    }
+
+    fn would_place(&self, _: &Appending<'_>) -> bool {
+        true
+    }
+
+    fn place(&self, _: &Appending<'_>, payload: &[Bytes]) -> Option<Staged> {
+        let payload = Bytes::from(payload.concat());
+        let (sender, durable) = rt::oneshot();
+        self.on_the_way.borrow_mut().push(sender);
+        self.placed.set(self.placed.get() + 1);
+        Some(Staged {
+            pointer: Pointer { segment: 1, position: 0, length: payload.len() as u32, crc: 0 },
+            edges: payload.slice(..STAGED_HEAD_MIN_BYTES),
+            bytes: Rc::new(RefCell::new(Some(payload))),
+            durable,
+        })
+    }
+
+    fn truncated(&self, _: Index) {}
+
+    fn read(&self, _: Index, _: Location, _: Pointer) -> PayloadRead {
+        Box::pin(async { Err("nobody reads here".to_owned()) })
+    }
+}
+
+impl Node {
+    /// A node whose first group stages.
+    async fn with_slow_payloads(shard: Shard) -> (Node, Rc<Slow>) {
+        let node = Node::start(shard, Rc::default(), small_log()).await;
+        let slow = Rc::new(Slow::default());
+        node.groups.set_staging(GroupId(1), slow.clone());
+        (node, slow)
+    }
+
+    /// The first bytes and the lengths of what was committed in a group, in order.
+    fn committed(&self, group: u64) -> Vec<(u8, usize)> {
+        let model = self.model.borrow();
+        let of_group = model.committed.range((group, Index(0))..(group + 1, Index(0)));
+        of_group.map(|(_, (_, payload))| (payload[0], payload.len())).collect()
+    }
+}
+
+#[test]
+fn a_payload_on_its_way_holds_up_its_own_group_only() {
+    rt::sim::run(7, |shard| async move {
+        let (node, slow) = Node::with_slow_payloads(shard).await;
+        node.propose(1, Bytes::from(vec![1; LONG_BYTES]));
+        node.propose(1, Bytes::from(vec![2; 10]));
+        for number in 3..6 {
+            node.propose(2, Bytes::from(vec![number; 10]));
+            node.shard.sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(node.committed(2), [(3, 10), (4, 10), (5, 10)]);
+        assert_eq!(node.committed(1), []);
+        // A vote or a membership stands behind what was decided before it; a checkpoint need not.
+        node.checkpoint(1);
+        node.shard.sleep(Duration::from_millis(50)).await;
+        node.propose(2, Bytes::from(vec![6; 10]));
+        node.propose(1, Bytes::from(vec![7; LONG_BYTES + 1]));
+        node.shard.sleep(Duration::from_millis(50)).await;
+        assert_eq!(node.committed(2).len(), 4);
+        assert_eq!((node.committed(1), slow.placed.get()), (vec![], 2));
+        slow.arrive();
+        node.shard.sleep(Duration::from_millis(50)).await;
+        assert_eq!(node.committed(1), [(1, LONG_BYTES), (2, 10), (7, LONG_BYTES + 1)]);
+        assert_eq!(node.model.borrow().violation, None);
+    });
+}
+
+#[test]
+fn what_waits_for_payloads_is_in_the_log_when_the_groups_are_closed() {
+    rt::sim::run(8, |shard| async move {
+        let (node, slow) = Node::with_slow_payloads(shard.clone()).await;
+        let before = node.groups.status(GroupId(1)).expect("it runs").last_index;
+        node.propose(1, Bytes::from(vec![1; LONG_BYTES]));
+        node.propose(1, Bytes::from(vec![2; 10]));
+        node.groups.close();
+        let late = shard.spawn({
+            let (shard, slow) = (shard.clone(), slow.clone());
+            async move {
+                shard.sleep(Duration::from_millis(30)).await;
+                slow.arrive();
+            }
+        });
+        node.wal.stop().await;
+        late.await;
+        let (_, recovered) = open_log(&shard, small_log()).await;
+        let entries = &recovered.replicas[&owner(1)].entries;
+        let found: Vec<_> = entries.iter().filter(|entry| entry.index > before).collect();
+        assert_eq!(found.len(), 2);
+        assert!(found[0].pointer && !found[1].pointer);
+    });
+}
+
+#[test]
+fn what_waits_for_payloads_has_its_room_in_the_log() {
+    rt::sim::run(9, |shard| async move {
+        let (node, slow) = Node::with_slow_payloads(shard).await;
+        let data = |bytes: usize| [Bytes::from(vec![1; bytes])];
+        let propose = |payload: &[Bytes]| {
+            let descriptor = Descriptor { records: 1, ..Descriptor::default() };
+            let proposal = Proposal { kind: EntryKind::Data, descriptor, payload };
+            node.groups.propose(GroupId(1), proposal)
+        };
+        propose(&data(LONG_BYTES)).expect("there is room");
+        let refused = (0..10_000).find_map(|_| propose(&data(LONG_BYTES - 1)).err());
+        assert_eq!(refused, Some(ProposeError::LogFull));
+        slow.arrive();
+        node.shard.sleep(Duration::from_millis(500)).await;
+        assert!(node.committed(1).len() > 100);
+        let stats = node.wal.stats();
+        assert!(stats.used_bytes <= small_log().budget_bytes, "{stats:?}");
     });
 }

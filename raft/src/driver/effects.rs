@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use raft_rs::eraftpb::Message;
-use wal::{Index, Owner};
+use wal::{DiskError, Index, Owner, PayloadDurable};
 
 use crate::{Committed, Leadership, Machine};
 
@@ -41,16 +41,26 @@ pub struct Outgoing {
     pub payloads: Vec<OutgoingPayload>,
 }
 
+/// A payload that an entry waits for. When it answers, `told` is given the answer, and then
+/// [`super::Driver::payload_arrived`] is to be called, also if there is no answer.
+pub struct Awaited {
+    pub owner: Owner,
+    pub index: Index,
+    pub payload: PayloadDurable,
+    pub told: rt::local::oneshot::Sender<Result<(), DiskError>>,
+}
+
 /// The effects of a turn.
 #[derive(Default)]
 pub struct Effects {
     pub calls: Vec<(MachineRef, Call)>,
     pub messages: Vec<Outgoing>,
+    pub payloads: Vec<Awaited>,
 }
 
 impl Effects {
     pub fn is_empty(&self) -> bool {
-        self.calls.is_empty() && self.messages.is_empty()
+        self.calls.is_empty() && self.messages.is_empty() && self.payloads.is_empty()
     }
 }
 

@@ -8,12 +8,13 @@
 //!
 //! The rules that no test of a healthy disk would find broken:
 //! - `on_persist_ready(n)` covers every earlier number too. A Ready that wrote nothing is therefore
-//!   reported with the group's latest unfinished frame, or at once if there is none.
-//! - A candidate's and a follower's messages are promises: they leave with that frame as well.
+//!   reported with the group's latest unfinished record, or at once if there is none.
+//! - A candidate's and a follower's messages are promises: they leave with that record as well.
 //! - A leader's messages leave at once, except while its own term and vote are not durable: a sole
 //!   voter becomes leader inside `campaign`, and any leader may be elected by one Ready.
 //! - Nobody is told of a leadership before its term and vote are durable.
 
+mod records;
 mod staged;
 
 use std::collections::VecDeque;
@@ -24,8 +25,9 @@ use raft_rs::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType, Message, Messa
 use raft_rs::{Config, RawNode, Ready, StateRole};
 use wal::{FrameNumber, HardState, Index, Owner, RecordRef, ReplicaId, Term};
 
+use self::records::{RecordNumber, Records};
 use super::effects::{Call, Effects, MachineRef, Outgoing, OutgoingPayload};
-use super::journal::{Journal, JournalError, Placed};
+use super::journal::{Journal, JournalError};
 use super::log::{membership_data, GroupLog, SlotPayload};
 use super::recover::Recovered;
 use super::{Broken, DriverOptions, ProposeError, Status};
@@ -39,6 +41,10 @@ pub(crate) struct Turn<'a> {
     pub random: &'a mut dyn FnMut() -> u64,
     /// Frames written into and not yet durable, with the groups that did.
     pub touched: &'a mut VecDeque<(FrameNumber, Vec<usize>)>,
+    /// Entries wait for payloads before them that are on their way.
+    pub waits: bool,
+    /// What entries that wait will take in the log, about.
+    pub waiting_bytes: &'a mut u64,
     pub broken: Broken,
 }
 
@@ -50,10 +56,10 @@ struct Pending {
     proposed: bool,
 }
 
-/// Readies up to `number` are durable with `frame`.
+/// Readies up to `number` are durable with `record`.
 struct InFlight {
     number: u64,
-    frame: FrameNumber,
+    record: RecordNumber,
 }
 
 pub(crate) struct Group {
@@ -67,24 +73,24 @@ pub(crate) struct Group {
     pending_bytes: u64,
     /// Payload bytes of entries above the applied index, pending ones apart.
     uncommitted_bytes: u64,
-    /// Frames never fall from front to back.
+    records: Records,
+    /// Records never fall from front to back.
     in_flight: VecDeque<InFlight>,
-    held: Vec<(FrameNumber, Outgoing)>,
-    /// The frame with the newest term or vote, while it is not durable.
-    vote_frame: Option<FrameNumber>,
+    held: Vec<(RecordNumber, Outgoing)>,
+    /// The newest term or vote, while it is not durable.
+    vote_record: Option<RecordNumber>,
     /// Term and vote as last written.
     written: (u64, u64),
     checkpoints: VecDeque<(FrameNumber, Index, Term)>,
-    last_touched: FrameNumber,
     announced: Leadership,
     /// The term that this replica leads or led last, and its first index.
     led: (u64, Index),
     persisted: Index,
     /// Where long payloads go, if anywhere.
     staging: Option<StagingRef>,
-    /// The frame with the last truncation, while it is not durable: what the entries taken back
-    /// point to may be replayed yet, so nothing may be put in its place.
-    truncation: Option<FrameNumber>,
+    /// The last truncation, while it is not durable: what the entries taken back point to may be
+    /// replayed yet, so nothing may be put in its place.
+    truncation: Option<RecordNumber>,
     election_ticks: usize,
     message_max_bytes: u64,
     /// Term, role and leader when the election timeout was drawn.
@@ -121,12 +127,12 @@ impl Group {
             pending: VecDeque::new(),
             pending_bytes: 0,
             uncommitted_bytes,
+            records: Records::default(),
             in_flight: VecDeque::new(),
             held: Vec::new(),
-            vote_frame: None,
+            vote_record: None,
             written: (hard_state.term.0, hard_state.vote.0),
             checkpoints: VecDeque::new(),
-            last_touched: FrameNumber(0),
             announced: Leadership {
                 term: Term(0),
                 leader: None,
@@ -325,6 +331,7 @@ impl Group {
 
     /// Brings out all that raft-rs has ready: into the journal, into the effects.
     pub fn handle_ready(&mut self, turn: &mut Turn<'_>) -> Result<(), JournalError> {
+        self.place_entries(turn)?;
         self.drain(turn)?;
         if std::mem::take(&mut self.campaign) {
             // After the first drain: committed membership changes must be applied before.
@@ -360,23 +367,23 @@ impl Group {
         let committed = ready.take_committed_entries();
         self.raw.advance_append_async(ready);
 
-        let latest = self.in_flight.back().map(|unfinished| unfinished.frame);
+        let latest = self.in_flight.back().map(|unfinished| unfinished.record);
         let early = wrote.is_none() && turn.broken.empty_ready_reported_early;
-        let frame = if early { None } else { wrote.or(latest) };
-        match frame {
-            Some(frame) => self.report_with(frame, number),
+        let record = if early { None } else { wrote.or(latest) };
+        match record {
+            Some(record) => self.report_with(record, number),
             None => self.raw.on_persist_ready(number),
         }
-        send_with(frame, promises, &mut self.held, turn.effects);
-        send_with(self.vote_frame, messages, &mut self.held, turn.effects);
+        send_with(record, promises, &mut self.held, turn.effects);
+        send_with(self.vote_record, messages, &mut self.held, turn.effects);
         self.announce(turn.effects);
         self.deliver(committed, turn)
     }
 
-    fn report_with(&mut self, frame: FrameNumber, number: u64) {
+    fn report_with(&mut self, record: RecordNumber, number: u64) {
         match self.in_flight.back_mut() {
-            Some(back) if back.frame == frame => back.number = number,
-            _ => self.in_flight.push_back(InFlight { number, frame }),
+            Some(back) if back.record == record => back.number = number,
+            _ => self.in_flight.push_back(InFlight { number, record }),
         }
     }
 
@@ -387,7 +394,7 @@ impl Group {
         ready: &Ready,
         entries: &[Entry],
         turn: &mut Turn<'_>,
-    ) -> Result<Option<FrameNumber>, JournalError> {
+    ) -> Result<Option<RecordNumber>, JournalError> {
         let Some(state) = ready.hs() else { return Ok(None) };
         if (state.term, state.vote) == self.written {
             return Ok(None);
@@ -400,70 +407,54 @@ impl Group {
             vote: ReplicaId(state.vote),
             commit: Index(state.commit.min(reach)),
         };
-        let placed =
+        let number =
             self.append(turn, RecordRef::HardState { owner: self.owner, state: record })?;
         if turn.broken.skip_vote_sync {
             return Ok(None);
         }
-        self.vote_frame = Some(placed.frame);
-        Ok(Some(placed.frame))
+        self.vote_record = Some(number);
+        Ok(Some(number))
     }
 
     fn write_entries(
         &mut self,
         entries: Vec<Entry>,
         turn: &mut Turn<'_>,
-    ) -> Result<FrameNumber, JournalError> {
+    ) -> Result<RecordNumber, JournalError> {
         let first = Index(entries[0].index);
         if first <= self.log().last() {
             let term = Term(self.raw.raft.term);
             let truncate = RecordRef::Truncate { owner: self.owner, from: first, term };
-            let placed = self.append(turn, truncate)?;
+            let number = self.append(turn, truncate)?;
             if let Some(staging) = &self.staging {
                 staging.truncated(first);
-                self.truncation = Some(placed.frame);
+                self.truncation = Some(number);
             }
             self.uncommitted_bytes -= self.raw.mut_store().truncate(first);
             self.persisted = self.persisted.min(first.previous());
             turn.effects.calls.push((self.machine.clone(), Call::Truncated(first)));
         }
-        let mut frame = FrameNumber(0);
         for entry in entries {
-            frame = self.write_entry(entry, turn)?.frame;
+            self.write_entry(entry, turn)?;
         }
-        Ok(frame)
+        Ok(self.records.last())
     }
 
-    fn write_entry(&mut self, entry: Entry, turn: &mut Turn<'_>) -> Result<Placed, JournalError> {
+    fn write_entry(&mut self, entry: Entry, turn: &mut Turn<'_>) -> Result<(), JournalError> {
         let (index, term) = (Index(entry.index), Term(entry.term));
         let (kind, descriptor, slices) = self.take_apart(entry);
         let length_bytes: usize = slices.iter().map(Bytes::len).sum();
         assert_eq!(length_bytes, descriptor.length as usize, "payload of entry {index}");
-        let encoded = entry::encode(kind, &descriptor);
-        let owner = self.owner;
-        if let Some(staged) = self.stage(index, kind, descriptor, &slices) {
-            return self.write_pointer((index, term), descriptor, slices, staged, turn);
-        }
-        let placed = match &slices[..] {
-            [] => self.append(turn, RecordRef::Append { owner, index, term, body: &[&encoded] })?,
-            [one] => {
-                let body: &[&[u8]] = &[&encoded, one];
-                self.append(turn, RecordRef::Append { owner, index, term, body })?
-            }
-            many => {
-                let mut body: Vec<&[u8]> = Vec::with_capacity(many.len() + 1);
-                body.push(&encoded);
-                body.extend(many.iter().map(|slice| &slice[..]));
-                self.append(turn, RecordRef::Append { owner, index, term, body: &body })?
-            }
-        };
+        let staged = self.stage(index, kind, descriptor, &slices);
         let leads = self.raw.raft.state == StateRole::Leader && term.0 == self.raw.raft.term;
         if leads && self.led.0 != term.0 {
             self.led = (term.0, index);
         }
         self.uncommitted_bytes += u64::from(descriptor.length);
-        self.raw.mut_store().push(term, kind, descriptor, slices, placed, None);
-        Ok(placed)
+        let pointer = staged.as_ref().map(|staged| (staged.pointer, staged.bytes.clone()));
+        self.raw.mut_store().push(term, kind, descriptor, slices, pointer);
+        self.queue_entry(index, staged, turn);
+        self.place_entries(turn)
     }
 
     /// Kind, descriptor and payload of an entry that raft-rs brings out.
@@ -508,20 +499,21 @@ impl Group {
     /// A frame that this group has written into is durable.
     pub fn frame_durable(&mut self, frame: FrameNumber, bytes: &Bytes, effects: &mut Effects) {
         self.raw.mut_store().frame_durable(frame, bytes);
+        let durable = self.records.durable_with(frame);
         let mut reported = None;
-        while self.in_flight.front().is_some_and(|unfinished| unfinished.frame <= frame) {
+        while self.in_flight.front().is_some_and(|unfinished| unfinished.record <= durable) {
             reported = self.in_flight.pop_front().map(|unfinished| unfinished.number);
         }
         if let Some(number) = reported {
             self.raw.on_persist_ready(number);
         }
-        if self.vote_frame.is_some_and(|waiting| waiting <= frame) {
-            self.vote_frame = None;
+        if self.vote_record.is_some_and(|waiting| waiting <= durable) {
+            self.vote_record = None;
         }
-        if self.truncation.is_some_and(|waiting| waiting <= frame) {
+        if self.truncation.is_some_and(|waiting| waiting <= durable) {
             self.truncation = None;
         }
-        let released = self.held.iter().take_while(|(waiting, _)| *waiting <= frame).count();
+        let released = self.held.iter().take_while(|(waiting, _)| *waiting <= durable).count();
         effects.messages.extend(self.held.drain(..released).map(|(_, message)| message));
         while let Some((written, index, term)) = self.checkpoints.front().copied() {
             if written > frame {
@@ -541,7 +533,7 @@ impl Group {
     /// Tells the machine who leads, if that changed.
     fn announce(&mut self, effects: &mut Effects) {
         let raft = &self.raw.raft;
-        let durable = self.vote_frame.is_none();
+        let durable = self.vote_record.is_none();
         let is_leader = raft.state == StateRole::Leader && durable;
         let known = raft.leader_id != 0 && (raft.leader_id != raft.id || is_leader);
         let leadership = Leadership {
@@ -564,8 +556,8 @@ impl Group {
         for entry in entries {
             let index = Index(entry.index);
             let slot = self.log().slot(index).expect("committed entries are above the checkpoint");
-            let (kind, descriptor, location) = (slot.kind, slot.descriptor, slot.location);
-            let pointer = slot.pointer;
+            let (kind, descriptor, pointer) = (slot.kind, slot.descriptor, slot.pointer);
+            let location = slot.placed.expect("committed entries are durable here").location;
             self.uncommitted_bytes -= u64::from(descriptor.length);
             if kind == EntryKind::Membership {
                 self.change_membership(index, turn)?;
@@ -628,7 +620,10 @@ impl Group {
         let head = self.head().encode();
         let owner = self.owner;
         let body: &[&[u8]] = &[&head, application];
-        let placed = self.append(turn, RecordRef::Checkpoint { owner, index, term, body })?;
+        // It says nothing of entries that wait, and does not wait behind them.
+        let record = RecordRef::Checkpoint { owner, index, term, body };
+        let placed = turn.journal.append(record)?;
+        self.touch(placed.frame, turn);
         self.checkpoints.push_back((placed.frame, index, term));
         Ok(placed.frame)
     }
@@ -639,7 +634,7 @@ impl Group {
             hard_state: HardState {
                 term: Term(self.written.0),
                 vote: ReplicaId(self.written.1),
-                commit: Index(raft.raft_log.committed.min(self.log().last().0)),
+                commit: Index(raft.raft_log.committed).min(self.last_placed()),
             },
             membership_index: self.membership_index,
             membership: self.membership.clone(),
@@ -677,27 +672,6 @@ impl Group {
 
     fn log(&self) -> &GroupLog {
         self.raw.store()
-    }
-
-    fn append(
-        &mut self,
-        turn: &mut Turn<'_>,
-        record: RecordRef<'_>,
-    ) -> Result<Placed, JournalError> {
-        let placed = turn.journal.append(record)?;
-        self.touch(placed.frame, turn);
-        Ok(placed)
-    }
-
-    /// The group has something in this frame, and is told when it is durable.
-    fn touch(&mut self, written: FrameNumber, turn: &mut Turn<'_>) {
-        if written != self.last_touched {
-            self.last_touched = written;
-            match turn.touched.back_mut() {
-                Some((frame, groups)) if *frame == written => groups.push(self.key),
-                _ => turn.touched.push_back((written, vec![self.key])),
-            }
-        }
     }
 
     /// What goes out of the messages of a Ready. Appends of a leadership that ended within this
@@ -748,15 +722,15 @@ impl Group {
     }
 }
 
-/// Sends now, or holds messages until `frame` is durable.
+/// Sends now, or holds messages until `record` is durable.
 fn send_with(
-    frame: Option<FrameNumber>,
+    record: Option<RecordNumber>,
     messages: Vec<Outgoing>,
-    held: &mut Vec<(FrameNumber, Outgoing)>,
+    held: &mut Vec<(RecordNumber, Outgoing)>,
     effects: &mut Effects,
 ) {
-    match frame {
-        Some(frame) => held.extend(messages.into_iter().map(|message| (frame, message))),
+    match record {
+        Some(record) => held.extend(messages.into_iter().map(|message| (record, message))),
         None => effects.messages.extend(messages),
     }
 }

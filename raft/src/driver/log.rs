@@ -3,7 +3,7 @@
 //! Owns: one slot per entry above the checkpoint, and raft-rs' `Storage` over them. A slot's
 //! payload is held as the proposer's slices until its frame is durable, then as a slice of that
 //! frame, and once given to the machine only as a location in the write-ahead log.
-//! Assumes: entries are put here in the order in which they are appended to the journal, before
+//! Assumes: entries are put here in the order in which they will be appended to the journal, before
 //! raft-rs is told of them (`advance_append_async` demands that they can be read).
 //! Invariant: `slots[i]` has index `compacted.0 + 1 + i`; terms never fall.
 
@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use raft_rs::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
 use raft_rs::{GetEntriesContext, RaftState, Storage, StorageError};
-use wal::{FrameNumber, Index, Location, Pointer, Term};
+use wal::{FrameNumber, Index, Pointer, Term};
 
 use super::journal::Placed;
 use crate::entry::{self, Descriptor, EntryKind, DESCRIPTOR_BYTES};
@@ -21,7 +21,7 @@ use crate::{Payload, StagedBytes};
 /// An entry's payload, as far as it is in memory.
 #[derive(Debug, Clone)]
 pub(crate) enum SlotPayload {
-    /// Gathered into a frame that is not durable yet; the bytes are the proposer's.
+    /// Not durable yet; the bytes are the proposer's.
     Gathered(Vec<Bytes>),
     /// A slice of the durable frame.
     Durable(Bytes),
@@ -35,10 +35,8 @@ pub(crate) struct Slot {
     pub term: Term,
     pub kind: EntryKind,
     pub descriptor: Descriptor,
-    /// The frame that carries it, and where in that frame; frame 0 for a recovered entry.
-    pub frame: FrameNumber,
-    pub position: u32,
-    pub location: Location,
+    /// Where its record went, once the log has it; frame 0 for a recovered entry.
+    pub placed: Option<Placed>,
     pub payload: SlotPayload,
     /// The payload is staged, and the record in the log a pointer.
     pub pointer: Option<Pointer>,
@@ -111,7 +109,6 @@ impl GroupLog {
         kind: EntryKind,
         descriptor: Descriptor,
         slices: Vec<Bytes>,
-        placed: Placed,
         staged: Option<(Pointer, StagedBytes)>,
     ) {
         let (pointer, staged) = staged.unzip();
@@ -120,28 +117,30 @@ impl GroupLog {
             term,
             kind,
             descriptor,
-            frame: placed.frame,
-            position: placed.position,
-            location: placed.location,
+            placed: None,
             payload: SlotPayload::Gathered(slices),
             pointer,
             staged,
         });
     }
 
+    /// The journal has the record of an entry.
+    pub fn place(&mut self, index: Index, placed: Placed) {
+        let at = (index.0 - self.first().0) as usize;
+        self.slots[at].placed = Some(placed);
+    }
+
     /// A frame is durable: entries that it carries now hold slices of its bytes.
     pub fn frame_durable(&mut self, frame: FrameNumber, bytes: &Bytes) {
         while let Some(slot) = self.slots.get_mut(self.durable_slots) {
-            if slot.frame > frame {
-                break;
-            }
+            let Some(placed) = slot.placed.filter(|placed| placed.frame <= frame) else { break };
             if let Some(staged) = slot.staged.take() {
                 // Nothing is there if the frame did not wait, which only a mutation makes it do.
                 if let Some(bytes) = staged.borrow_mut().take() {
                     slot.payload = SlotPayload::Durable(bytes);
                 }
-            } else if slot.frame == frame {
-                let start = slot.position as usize + DESCRIPTOR_BYTES;
+            } else if placed.frame == frame {
+                let start = placed.position as usize + DESCRIPTOR_BYTES;
                 let end = start + slot.descriptor.length as usize;
                 slot.payload = SlotPayload::Durable(bytes.slice(start..end));
             }

@@ -26,7 +26,7 @@ use wal::{
     FrameNumber, GroupId, HardState, Index, Owner, RecordRef, RecoveredReplica, ReplicaId, Term,
 };
 
-pub use effects::{Call, Effects, MachineRef, Outgoing, OutgoingPayload};
+pub use effects::{Awaited, Call, Effects, MachineRef, Outgoing, OutgoingPayload};
 use group::{Group, Turn};
 pub use journal::{Journal, JournalError, Placed};
 pub use recover::Fence;
@@ -71,6 +71,7 @@ impl Default for DriverOptions {
 pub struct Broken {
     pub empty_ready_reported_early: bool,
     pub skip_vote_sync: bool,
+    pub pointer_before_payload: bool,
 }
 
 /// Why a proposal was not taken. Nothing was appended.
@@ -160,6 +161,10 @@ pub struct Driver {
     touched: VecDeque<(FrameNumber, Vec<usize>)>,
     wheel: Wheel,
     effects: Effects,
+    /// Entries wait for payloads before them that are on their way, until the driver is closed.
+    waits: bool,
+    /// What entries that wait will take in the log, about.
+    waiting_bytes: u64,
     /// The least that any staging area here takes.
     staged_min_bytes: u32,
 }
@@ -179,6 +184,8 @@ impl Driver {
             touched: VecDeque::new(),
             wheel: Wheel::default(),
             effects: Effects::default(),
+            waits: true,
+            waiting_bytes: 0,
             staged_min_bytes: u32::MAX,
         }
     }
@@ -255,6 +262,9 @@ impl Driver {
             return Ok(None);
         }
         let placed = journal.append(RecordRef::Tombstone { owner })?;
+        if let Some(Some(Member::Running(group))) = self.members.get(key) {
+            self.waiting_bytes -= group.waiting_bytes();
+        }
         self.keys.remove(&owner.group);
         self.members[key] = None;
         self.free.push(key);
@@ -368,6 +378,29 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// A payload of [`Effects::payloads`] has answered.
+    pub fn payload_arrived(&mut self, owner: Owner, index: Index) {
+        let Ok((key, group)) = self.running(owner.group) else { return };
+        if group.owner() == owner {
+            group.payload_arrived(index);
+            self.queue(key);
+        }
+    }
+
+    /// Gives the journal every entry that waits, and lets none wait from now on.
+    pub fn close(&mut self, journal: &mut dyn Journal) -> Result<(), JournalError> {
+        self.waits = false;
+        for key in 0..self.members.len() {
+            self.with(key, journal, |group, turn| group.place_all(turn))?;
+        }
+        Ok(())
+    }
+
+    /// What entries that wait for payloads will take in the log, about.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes
     }
 
     /// Whether so long a payload may go to the group's staging area.
@@ -531,11 +564,15 @@ impl Driver {
         act: impl FnOnce(&mut Group, &mut Turn<'_>) -> Result<T, JournalError>,
     ) -> Result<Option<T>, JournalError> {
         let Some(Some(Member::Running(group))) = self.members.get_mut(key) else { return Ok(None) };
+        // What acts before it may is not to run into an entry that waits.
+        let early = self.broken.pointer_before_payload || self.broken.empty_ready_reported_early;
         let mut turn = Turn {
             journal,
             effects: &mut self.effects,
             random: &mut self.random,
             touched: &mut self.touched,
+            waits: self.waits && !early,
+            waiting_bytes: &mut self.waiting_bytes,
             broken: self.broken,
         };
         act(group, &mut turn).map(Some)

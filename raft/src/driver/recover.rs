@@ -11,6 +11,7 @@ use raft_rs::eraftpb::{ConfChangeV2, ConfState, HardState as RaftHardState};
 use wal::format::POINTER_BYTES;
 use wal::{Damage, FrameNumber, HardState, Index, RecoveredReplica, Term};
 
+use super::journal::Placed;
 use super::log::{GroupLog, Slot, SlotPayload};
 use crate::entry::{self, EntryKind, DESCRIPTOR_BYTES};
 use crate::head::{decode_checkpoint, HeadError};
@@ -130,9 +131,7 @@ fn restore_entries(log: &mut GroupLog, replica: &RecoveredReplica) -> Result<(),
             term: found.term,
             kind,
             descriptor,
-            frame: FrameNumber(0),
-            position: 0,
-            location: found.location,
+            placed: Some(Placed { frame: FrameNumber(0), position: 0, location: found.location }),
             payload: SlotPayload::Logged { prefix },
             pointer: staged.map(|(pointer, _)| pointer),
             staged: None,

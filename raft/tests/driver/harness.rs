@@ -361,7 +361,8 @@ impl Net {
     fn effects(&mut self, id: u64) {
         let node = self.nodes.get_mut(&id).expect("a node of the test");
         let written = std::mem::take(&mut node.journal.trace);
-        let Effects { calls, messages } = node.driver.take_effects();
+        let Effects { calls, messages, payloads } = node.driver.take_effects();
+        assert!(payloads.is_empty(), "no group here has a staging area");
         for (machine, call) in calls {
             self.violations.extend(judge_call(&node.journal, id, &call));
             call.make(&machine);

@@ -121,6 +121,7 @@ fn execute(net: &mut Net, command: &str) -> Option<String> {
             let broken = Broken {
                 empty_ready_reported_early: words[2] == "empty-ready",
                 skip_vote_sync: words[2] == "vote-sync",
+                ..Broken::default()
             };
             net.node(number(1)).broken = broken;
             net.node(number(1)).driver.set_broken(broken);

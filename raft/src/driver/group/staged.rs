@@ -1,16 +1,15 @@
-//! Long payloads of a group: asked of its staging area, written as pointers, read back.
+//! Long payloads of a group: asked of its staging area, given to it, read back.
 //!
 //! Assumes: an entry is asked for ([`Group::would_stage`]) when everything before it is written, so
 //! that the staging area decides with the same log in sight when it is placed. Never places
 //! anything while a truncation is not durable.
 
 use bytes::Bytes;
-use wal::{Index, RecordRef, Term};
+use wal::Index;
 
-use super::super::journal::{JournalError, Placed};
 use super::super::log::records_of;
-use super::{Group, Turn};
-use crate::entry::{self, Descriptor, EntryKind};
+use super::Group;
+use crate::entry::{Descriptor, EntryKind};
 use crate::{Appending, PayloadRead, Staged, StagingRef};
 
 impl Group {
@@ -44,7 +43,7 @@ impl Group {
     pub fn read_staged(&self, index: Index) -> Option<PayloadRead> {
         let slot = self.log().slot(index)?;
         let staging = self.staging.as_ref()?;
-        Some(staging.read(index, slot.location, slot.pointer?))
+        Some(staging.read(index, slot.placed?.location, slot.pointer?))
     }
 
     /// Gives a long payload to the staging area, if there is one that takes it.
@@ -58,27 +57,5 @@ impl Group {
         let staging = self.staging_for(kind, &descriptor)?;
         let before = &|index| self.log().slot(index).and_then(records_of);
         staging.place(&Appending { index, descriptor, before }, payload)
-    }
-
-    /// Writes an entry whose payload is on its way to a place of its own. A leader's first entry
-    /// carries no records, so this is never the first of a term.
-    pub(super) fn write_pointer(
-        &mut self,
-        (index, term): (Index, Term),
-        descriptor: Descriptor,
-        slices: Vec<Bytes>,
-        staged: Staged,
-        turn: &mut Turn<'_>,
-    ) -> Result<Placed, JournalError> {
-        let Staged { pointer, edges, bytes, durable } = staged;
-        let encoded = entry::encode(EntryKind::Data, &descriptor);
-        let (owner, prefix): (_, &[&[u8]]) = (self.owner, &[&encoded, &edges]);
-        let record = RecordRef::Pointer { owner, index, term, pointer, prefix };
-        let placed = turn.journal.append_pointer(record, durable)?;
-        self.touch(placed.frame, turn);
-        self.uncommitted_bytes += u64::from(descriptor.length);
-        let staged = Some((pointer, bytes));
-        self.raw.mut_store().push(term, EntryKind::Data, descriptor, slices, placed, staged);
-        Ok(placed)
     }
 }
