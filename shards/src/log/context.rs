@@ -12,6 +12,7 @@ use rt::{Dir, Instant, Notify, Semaphore, Shard};
 
 use super::files::Files;
 use super::partition::PartitionInner;
+use super::staging::STAGED_IN_FLIGHT_BYTES;
 use super::types::{LogOptions, Offset, Reader};
 
 /// Memory that a cached batch costs beside its bytes.
@@ -62,6 +63,8 @@ pub struct LogContext {
     pub(super) round: Semaphore,
     /// Segment writes in flight.
     pub(super) writes: Semaphore,
+    /// Bytes of staged batches that are with the disk.
+    pub(super) staging: Semaphore,
     cache: RefCell<CacheQueue>,
     /// An error after which nothing may be built on what was written.
     fault: RefCell<Option<io::Error>>,
@@ -105,6 +108,7 @@ impl LogContext {
             bell: Notify::new(),
             round: Semaphore::new(1),
             writes,
+            staging: Semaphore::new(STAGED_IN_FLIGHT_BYTES),
             cache: RefCell::default(),
             fault: RefCell::default(),
         })

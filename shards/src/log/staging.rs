@@ -33,6 +33,10 @@ pub const STAGED_HEAD_BYTES: usize = 136;
 const STAGED_LEAST_BYTES: u32 = BLOCK as u32 + STAGED_HEAD_BYTES as u32;
 /// The error of a sync that nobody saw the end of.
 const EIO: i32 = 5;
+/// So many bytes of a shard's staged batches are with the disk at once, or a single batch. The log's
+/// next frame waits for all that the disk was given before it, and a few MB keep the disk as busy as
+/// many (`perf/runs/2026-11-22-stall.md`).
+pub(super) const STAGED_IN_FLIGHT_BYTES: u64 = 2 << 20;
 /// Room is made in steps of this many batches, or of half of what the segment holds, whichever is
 /// more, within these bounds.
 const ROOM_BATCHES: u64 = 16;
@@ -336,6 +340,8 @@ impl PartitionInner {
         buf: Buf,
         position: u64,
     ) -> Result<Buf, DiskError> {
+        let bytes = (buf.len() as u64).min(STAGED_IN_FLIGHT_BYTES);
+        let _share = self.context.staging.acquire(bytes).await;
         let buf = staging.file.write_at(buf, position).await?;
         let mine = staging.written.get() + 1;
         staging.written.set(mine);

@@ -357,3 +357,38 @@ fn rounds_come_by_age_by_size_by_pressure_and_at_the_stop() {
         assert_eq!(partition.log.flushed(), Index(8), "but for a tail under one block");
     });
 }
+
+/// The log's next frame waits for all that the disk was given before it.
+#[test]
+fn the_disk_is_given_few_staged_batches_at_once() {
+    use rt::sim::{World, WorldOptions};
+    let world = World::new(1, WorldOptions { disk_bytes: 1 << 30, ..WorldOptions::default() });
+    let (staging, staged) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
+    let told = (Rc::clone(&staging), Rc::clone(&staged));
+    let node = world.add_node("broker", 1, move |shard| {
+        let (staging, staged) = told.clone();
+        async move {
+            let bench = bench(shard.clone(), LogOptions::default()).await;
+            let config = SegmentConfig { segment_bytes: 1 << 30, ..small_segments() };
+            let (one, other) = (bench.open(0, config.clone()).await, bench.open(1, config).await);
+            // Room is made after the first batch was asked for.
+            one.pipeline(&[600_000], 1, 1, false).await;
+            other.pipeline(&[3_000_000], 1, 1, false).await;
+            shard.sleep(Duration::from_secs(1)).await;
+            staging.set(true);
+            shard.sleep(Duration::from_millis(1)).await;
+            let together = one.pipeline(&[600_000; 5], 1, 5, false).await;
+            let alone = other.pipeline(&[3_000_000], 1, 1, false).await;
+            staged.set(together + alone);
+        }
+    });
+    assert!(world.run_until(|_| staging.get(), Duration::from_secs(60)));
+    let mut faults = world.disk(node).faults();
+    faults.slow_by_ns = 100_000_000;
+    world.disk(node).set_faults(faults);
+    let before = world.disk(node).operations();
+    world.run_for(Duration::from_millis(50));
+    assert_eq!(world.disk(node).operations() - before, 3, "writes begun");
+    assert!(world.run_until(|_| staged.get() > 0, Duration::from_secs(60)));
+    assert_eq!(staged.get(), 6, "also one that is longer than all that may be under way");
+}
