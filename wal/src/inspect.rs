@@ -46,7 +46,7 @@ pub async fn inspect(
         line(&format!("{name}: spare, {bytes} bytes"));
     }
     if options.frames || options.records {
-        replay::scan(shard, &found.files, |frame| describe_frame(frame, &options, &mut line))
+        replay::scan(shard, &found.files, |frame| describe_frame(&frame, &options, &mut line))
             .await?;
     }
     let replayed = replay::replay(shard, &found).await?;

@@ -121,7 +121,7 @@ pub(crate) fn laxness(shard: &Shard) -> Laxness {
 pub(crate) async fn scan(
     shard: &Shard,
     files: &[FoundFile],
-    mut each: impl FnMut(&ScannedFrame),
+    mut each: impl FnMut(ScannedFrame),
 ) -> Result<Verdict, WalError> {
     let headers = files.iter().map(|file| file.header).collect();
     let mut scan = Scan::new(headers, laxness(shard));
@@ -132,7 +132,7 @@ pub(crate) async fn scan(
                 scan.supply(file, position, bytes);
                 shard.yield_now().await;
             }
-            Step::Frame(frame) => each(&frame),
+            Step::Frame(frame) => each(frame),
             Step::Finished(verdict) => return Ok(verdict),
         }
     }
@@ -206,7 +206,7 @@ impl Builder {
         Builder { index: LiveIndex::default(), records: 0, last: None, fencing }
     }
 
-    fn take(&mut self, frame: &ScannedFrame) {
+    fn take(&mut self, frame: ScannedFrame) {
         self.fence_up_to(frame.header.file);
         for record in frame.records() {
             let body = record.body;
@@ -221,7 +221,7 @@ impl Builder {
             self.index.apply(&record.header, record.location(&frame.header), body, kept);
             self.records += 1;
         }
-        self.last = Some(frame.clone());
+        self.last = Some(frame);
     }
 
     /// What a header with the damage flag says about the replicas known before it.

@@ -1,6 +1,8 @@
 //! What the log does, in the simulator: group commit, confirmation, budget, recycling, damage,
 //! faults of the disk, stopping.
 
+mod common;
+
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -8,54 +10,13 @@ use std::time::Duration;
 
 use chronik_wal::inspect::{inspect, InspectOptions};
 use chronik_wal::{
-    Damage, DiskError, FileSequence, Flush, FrameNumber, GroupId, HardState, Identity, Index,
-    Owner, Pointer, Pressure, RecordRef, Recovered, ReplicaId, Term, Wal, WalError, WalOptions,
+    Damage, DiskError, FileSequence, Flush, FrameNumber, Index, Pointer, Pressure, RecordRef,
+    Recovered, Term, Wal, WalError, WalOptions,
 };
 use rt::sim::{CrashKind, NodeId, World, WorldOptions};
-use rt::{Shard, ShardId};
+use rt::Shard;
 
-const OPTIONS: WalOptions = WalOptions {
-    file_bytes: 128 << 10,
-    first_file_bytes: 64 << 10,
-    budget_bytes: 6 * (128 << 10),
-    frame_max_bytes: 32 << 10,
-    flush: Flush::Dsync,
-    fill_ahead: true,
-};
-
-fn owner(group: u64) -> Owner {
-    Owner { group: GroupId(group), replica: ReplicaId(1) }
-}
-
-fn identity() -> Identity {
-    Identity { node: [7; 16], shard: ShardId(0), generation: 1 }
-}
-
-async fn open_with(shard: &Shard, options: WalOptions) -> Result<(Wal, Recovered), WalError> {
-    let dir = shard.create_dir("/data/wal").await?;
-    Wal::open(shard, dir, options, identity()).await
-}
-
-async fn open(shard: &Shard) -> (Wal, Recovered) {
-    open_with(shard, OPTIONS).await.expect("the log opens")
-}
-
-fn entry(wal: &Wal, group: u64, index: u64, body: &[u8]) -> Result<FrameNumber, WalError> {
-    let body: &[&[u8]] = &[body];
-    let (owner, index, term) = (owner(group), Index(index), Term(5));
-    wal.append(RecordRef::Append { owner, index, term, body }).map(|placed| placed.frame)
-}
-
-fn vote(wal: &Wal, group: u64, term: u64, commit: u64) -> Result<FrameNumber, WalError> {
-    let state = HardState { term: Term(term), vote: ReplicaId(9), commit: Index(commit) };
-    wal.append(RecordRef::HardState { owner: owner(group), state }).map(|placed| placed.frame)
-}
-
-fn checkpoint(wal: &Wal, group: u64, index: u64) -> Result<FrameNumber, WalError> {
-    let (owner, index, term) = (owner(group), Index(index), Term(5));
-    let body: &[&[u8]] = &[b"checkpoint"];
-    wal.append(RecordRef::Checkpoint { owner, index, term, body }).map(|placed| placed.frame)
-}
+use common::{checkpoint, entry, finish, identity, open, open_with, owner, vote, OPTIONS};
 
 /// A pointer for an entry, whose payload is durable when the sender says so.
 fn pointer(
@@ -318,11 +279,6 @@ where
     let world = World::new(seed, WorldOptions::default());
     let node = world.add_node("node", 1, body);
     (world, node)
-}
-
-fn finish(world: &World, node: NodeId) {
-    let done = world.run_until(|world| !world.is_running(node), Duration::from_secs(60));
-    assert!(done, "the node's work does not end");
 }
 
 type Shared<T> = Rc<RefCell<T>>;

@@ -1,66 +1,21 @@
 //! A log whose budget is another one than at the start before, in the simulator: larger, smaller,
 //! smaller than what lives, with records longer than its files can be.
 
+mod common;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use chronik_wal::{
-    Flush, FrameNumber, GroupId, HardState, Identity, Index, Owner, RecordRef, Recovered,
-    ReplicaId, Term, Wal, WalError, WalOptions,
-};
-use rt::sim::{CrashKind, NodeId, World, WorldOptions};
-use rt::{Shard, ShardId};
+use chronik_wal::{Index, Wal, WalError, WalOptions};
+use rt::sim::{CrashKind, World, WorldOptions};
+use rt::Shard;
 
-/// Six files of 128 KiB.
-const OPTIONS: WalOptions = WalOptions {
-    file_bytes: 128 << 10,
-    first_file_bytes: 64 << 10,
-    budget_bytes: 6 * (128 << 10),
-    frame_max_bytes: 32 << 10,
-    flush: Flush::Dsync,
-    fill_ahead: true,
-};
+use common::{checkpoint, entry, finish, open, open_with, owner, vote, OPTIONS};
 
 /// Four files of 512 KiB.
 const LARGE: WalOptions =
     WalOptions { file_bytes: 512 << 10, budget_bytes: 4 * (512 << 10), ..OPTIONS };
-
-fn owner(group: u64) -> Owner {
-    Owner { group: GroupId(group), replica: ReplicaId(1) }
-}
-
-async fn open_with(shard: &Shard, options: WalOptions) -> Result<(Wal, Recovered), WalError> {
-    let dir = shard.create_dir("/data/wal").await?;
-    let identity = Identity { node: [7; 16], shard: ShardId(0), generation: 1 };
-    Wal::open(shard, dir, options, identity).await
-}
-
-async fn open(shard: &Shard) -> (Wal, Recovered) {
-    open_with(shard, OPTIONS).await.expect("the log opens")
-}
-
-fn entry(wal: &Wal, group: u64, index: u64, body: &[u8]) -> Result<FrameNumber, WalError> {
-    let body: &[&[u8]] = &[body];
-    let (owner, index, term) = (owner(group), Index(index), Term(5));
-    wal.append(RecordRef::Append { owner, index, term, body }).map(|placed| placed.frame)
-}
-
-fn vote(wal: &Wal, group: u64, term: u64) -> Result<FrameNumber, WalError> {
-    let state = HardState { term: Term(term), vote: ReplicaId(9), commit: Index(0) };
-    wal.append(RecordRef::HardState { owner: owner(group), state }).map(|placed| placed.frame)
-}
-
-fn checkpoint(wal: &Wal, group: u64, index: u64) -> Result<FrameNumber, WalError> {
-    let (owner, index, term) = (owner(group), Index(index), Term(5));
-    let body: &[&[u8]] = &[b"checkpoint"];
-    wal.append(RecordRef::Checkpoint { owner, index, term, body }).map(|placed| placed.frame)
-}
-
-fn finish(world: &World, node: NodeId) {
-    let done = world.run_until(|world| !world.is_running(node), Duration::from_secs(60));
-    assert!(done, "the node's work does not end");
-}
 
 /// Appends so many bytes for a group, and makes them dead as room is needed. A log that takes no
 /// more says so within the test's patience.
@@ -189,7 +144,7 @@ fn a_start_with_another_budget_may_be_interrupted() {
                 assert_eq!(recovered.report.damage, [], "{operations} operations");
                 // The second one only begins a file, and one more is prepared.
                 if start != 2 {
-                    vote(&wal, 1, start).unwrap();
+                    vote(&wal, 1, start, 0).unwrap();
                     wal.wait_durable(wal.newest()).await.unwrap();
                 }
                 // Files that are dead now are recycled.
