@@ -131,6 +131,9 @@ async fn prepare(
     let node_uuid = Uuid::from_bytes(layout.node);
     let node_id = options.settings.node().0;
     let identity = Identity::load_or_create(shard, data, node_id, node_uuid).await?;
+    if identity.founded {
+        layout.require_logs(data).await?;
+    }
     let (flush, cost) = match options.wal_flush {
         FlushMode::Dsync => (Flush::Dsync, "as configured".to_owned()),
         FlushMode::Fdatasync => (Flush::Fdatasync, "as configured".to_owned()),
@@ -173,6 +176,7 @@ async fn start_shard(
         data: data.clone(),
         wal,
         recovered: recovered.replicas,
+        lost: recovered.report.lost,
         founded: prepared.identity.founded,
     };
     Ok(node::start(start).await?)
@@ -209,6 +213,8 @@ async fn found(broker: &Broker, data: &Dir, identity: &Identity) -> Result<bool,
         tracing::info!("Bootstrapped __meta partition with cluster [{}]", identity.node_id);
     }
     if !identity.founded {
+        // Each shard answers when it has opened its log: from then on all of them must be there.
+        broker.call_all(|_| std::future::ready(())).await;
         Identity { founded: true, ..identity.clone() }.store(data).await?;
     }
     Ok(newly)

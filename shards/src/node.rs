@@ -13,7 +13,7 @@ use raft::driver::{OpenError, Opened};
 use raft::{Groups, GroupsOptions};
 use rt::{Dir, Mesh, Shard};
 use thiserror::Error;
-use wal::{Owner, RecoveredReplica, ReplicaId, Wal};
+use wal::{Damage, Owner, RecoveredReplica, ReplicaId, Wal};
 
 use crate::broker::{Broker, Parts, META_SHARD};
 use crate::controller::{Controller, ControllerError};
@@ -35,6 +35,8 @@ pub struct Start {
     pub data: Dir,
     pub wal: Wal,
     pub recovered: BTreeMap<Owner, RecoveredReplica>,
+    /// What this start found the log to have lost.
+    pub lost: Option<Damage>,
     /// `__meta` was made durable in an earlier life of this node.
     pub founded: bool,
 }
@@ -57,7 +59,7 @@ pub enum StartError {
 
 /// Brings up this shard's log, groups and partitions; on shard 0 the metadata as well.
 pub async fn start(start: Start) -> Result<Broker, StartError> {
-    let Start { shard, options, data, wal, mut recovered, founded } = start;
+    let Start { shard, options, data, wal, mut recovered, lost, founded } = start;
     let groups = Groups::new(&shard, wal.clone(), GroupsOptions::default());
     let mesh = shard.common(|| Mesh::<Message<Broker>>::new(shard.count(), RING_MESSAGES));
     let (router, port) = Router::join(&shard, &mesh);
@@ -68,7 +70,7 @@ pub async fn start(start: Start) -> Result<Broker, StartError> {
     let storage = Storage::open(&shard, &data, &groups, &wal, &options)
         .await
         .map_err(|error| StartError::Log(error.to_string()))?;
-    let placement = Placement::new(&shard, &groups, storage, recovered);
+    let placement = Placement::new(&shard, &groups, storage, recovered, lost);
     let parts = Parts {
         shard: shard.clone(),
         options,

@@ -3,9 +3,10 @@
 //! A partition is opened from what the write-ahead log recovered, or created if `__meta` placed
 //! it here since. It is served once its group leads and has committed in its own term. A group
 //! that `__meta`'s checkpoint knows but the log does not is damage: creating it again would
-//! forget votes and records, so it stays offline and says so.
+//! forget votes and records, so it stays offline and says so. The same holds for one that the
+//! checkpoint does not know yet, if the log is found to have lost something.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use net::ErrorCode;
 use raft::driver::Opened;
 use raft::Groups;
 use rt::{Mutation, Shard};
-use wal::{GroupId, Index, Owner, RecoveredReplica, ReplicaId, Term};
+use wal::{Damage, GroupId, Index, Owner, RecoveredReplica, ReplicaId, Term};
 
 use crate::api::groups::OFFSETS_TOPIC;
 use crate::broker::{shard_of, Broker};
@@ -31,6 +32,8 @@ use crate::storage::{segment_config, Storage};
 pub const FIRST_INDEX: Index = Index(5);
 pub const FIRST_TERM: Term = Term(5);
 
+const MISSING: &str = "its replica is missing from the write-ahead log";
+
 #[derive(Clone)]
 pub struct Placement {
     inner: Rc<Inner>,
@@ -42,6 +45,8 @@ struct Inner {
     storage: Storage,
     /// What the log recovered and no image has claimed yet; taken by the first image.
     recovered: RefCell<BTreeMap<Owner, RecoveredReplica>>,
+    /// What the log was found to have lost at this start; dealt with by the first image.
+    lost: Cell<Option<Damage>>,
     offline: RefCell<BTreeMap<GroupId, String>>,
 }
 
@@ -66,12 +71,14 @@ impl Placement {
         groups: &Groups,
         storage: Storage,
         recovered: BTreeMap<Owner, RecoveredReplica>,
+        lost: Option<Damage>,
     ) -> Placement {
         let inner = Inner {
             shard: shard.clone(),
             groups: groups.clone(),
             storage,
             recovered: RefCell::new(recovered),
+            lost: Cell::new(lost),
             offline: RefCell::new(BTreeMap::new()),
         };
         Placement { inner: Rc::new(inner) }
@@ -140,6 +147,8 @@ impl Placement {
             self.partition(*group).into_iter().for_each(|led| broker.lead_offsets(led));
         }
         self.drop_unclaimed(broker);
+        // What is created from now on was never in the log.
+        self.inner.lost.set(None);
         let mut removed = Vec::new();
         for topic in old.topics().filter(|topic| new.topic_by_id(topic.id).is_none()) {
             for placed in self.placed_here(topic, node) {
@@ -220,9 +229,9 @@ impl Placement {
         let owner = placed.owner;
         let recovered = self.inner.recovered.borrow_mut().remove(&owner);
         let refused = match &recovered {
-            None if known => Some("its replica is missing from the write-ahead log".to_owned()),
+            None if known => Some(MISSING.to_owned()),
+            None => self.fence_if_lost(broker, owner).await,
             Some(replica) => replica.damaged.as_ref().map(|damage| damage.to_string()),
-            None => None,
         };
         let result = match refused {
             Some(reason) => Err(reason),
@@ -237,6 +246,20 @@ impl Placement {
             );
             self.inner.offline.borrow_mut().insert(owner.group, reason);
         }
+    }
+
+    /// A replica that may have been in what the log has lost is never created anew, not by a later
+    /// start either.
+    async fn fence_if_lost(&self, broker: &Broker, owner: Owner) -> Option<String> {
+        let lost = self.inner.lost.get()?;
+        let fenced = match broker.wal().fence(owner, lost) {
+            Ok(placed) => broker.wal().wait_durable(placed.frame).await,
+            Err(error) => Err(error),
+        };
+        Some(match fenced {
+            Ok(()) => format!("{MISSING}: {lost}"),
+            Err(error) => error.to_string(),
+        })
     }
 
     async fn start(

@@ -91,6 +91,10 @@ pub(crate) struct Core {
     pub room_bell: Notify,
     /// A frame was handed out, or the log ended; one consumer.
     pub frame_bell: Notify,
+    /// A frame is durable that the file `reached` does not name yet.
+    pub mark_bell: Notify,
+    /// The log begins to stop, has stopped, or is poisoned; for who names the last frame.
+    pub end_bell: Notify,
     /// For everyone else who waits: durable frames, prepared files, poison, stop.
     pub change: Notify,
     /// The tasks are inside.
@@ -110,6 +114,8 @@ pub(crate) struct State {
     /// The file that the writer writes to.
     pub current: FileSequence,
     pub durable: FrameNumber,
+    /// The last durable frame with a record in it: what must not be lost.
+    pub reached: FrameNumber,
     /// The end of the last durable frame: records before it can be read back.
     pub written_up_to: (FileSequence, u64),
     pub in_flight: Option<(FrameNumber, Instant)>,
@@ -185,6 +191,8 @@ impl Core {
             pressure_bell: Notify::new(),
             room_bell: Notify::new(),
             frame_bell: Notify::new(),
+            mark_bell: Notify::new(),
+            end_bell: Notify::new(),
             change: Notify::new(),
             tasks: Gate::new(),
             last_written: Cell::new(Instant::ZERO),
@@ -268,6 +276,7 @@ impl Core {
         self.preparer_bell.notify_one();
         self.recycler_bell.notify_one();
         self.frame_bell.notify_one();
+        self.end_bell.notify_one();
         self.pressure_bell.notify_one();
         self.room_bell.notify_all();
         self.change.notify_all();

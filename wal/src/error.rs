@@ -3,10 +3,11 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use crate::format::HeaderError;
-use crate::types::{Identity, Location, Owner};
+use crate::types::{FrameNumber, Identity, Location, Owner};
 
 /// An I/O error that can be cloned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +89,12 @@ pub enum WalError {
     /// A file of another node, shard or generation.
     #[error("log file {name} belongs to another log ({found:?}, this is {expected:?})")]
     Foreign { name: String, found: Identity, expected: Identity },
+    /// Not one log file is there, and there were some.
+    #[error(
+        "its files (*.wal) are gone from {folder}, though the log had reached frame {reached}: put \
+         them back, or restore the data folder from a backup"
+    )]
+    Lost { folder: PathBuf, reached: FrameNumber },
     /// Two files say that they are the same one.
     #[error("log files {first} and {second} have the same sequence number")]
     Duplicate { first: String, second: String },

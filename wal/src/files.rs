@@ -12,6 +12,7 @@ use rt::{Dir, File, FileOptions, Gate, Mutation, Shard};
 
 use crate::format::FileHeader;
 use crate::options::Flush;
+use crate::reached;
 use crate::types::FileSequence;
 
 const LOG_SUFFIX: &str = ".wal";
@@ -27,7 +28,10 @@ const FILL_PAUSE: Duration = Duration::from_millis(2);
 pub(crate) enum NameKind {
     Log,
     Spare,
+    /// Being filled; but for `reached`, which is begun anew by the next start that lacks it.
     Unfinished,
+    /// How far the log is known to reach.
+    Reached,
     Other,
 }
 
@@ -36,8 +40,10 @@ pub(crate) fn kind_of(name: &str) -> NameKind {
         NameKind::Log
     } else if name.ends_with(SPARE_SUFFIX) {
         NameKind::Spare
-    } else if name.ends_with(UNFINISHED_SUFFIX) {
+    } else if name.ends_with(UNFINISHED_SUFFIX) && !name.starts_with(reached::FILE) {
         NameKind::Unfinished
+    } else if name == reached::FILE {
+        NameKind::Reached
     } else {
         NameKind::Other
     }

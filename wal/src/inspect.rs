@@ -15,7 +15,7 @@ use crate::record::Damage;
 use crate::recover::{self, RecoveredReplica};
 use crate::scan::ScannedFrame;
 use crate::types::{GroupId, Owner};
-use crate::{recycle, replay};
+use crate::{reached, recycle, replay};
 
 /// What to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,6 +41,11 @@ pub async fn inspect(
     }
     for name in &found.unreadable {
         line(&format!("{name}: the header is DAMAGED"));
+    }
+    match found.reached {
+        reached::Found::Says(frame) => line(&format!("{}: frame {frame}", reached::FILE)),
+        reached::Found::Damaged => line(&format!("{}: DAMAGED", reached::FILE)),
+        reached::Found::Nothing => {}
     }
     for (name, bytes) in &found.spares {
         line(&format!("{name}: spare, {bytes} bytes"));

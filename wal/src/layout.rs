@@ -61,6 +61,29 @@ pub enum LayoutError {
          count; restore it from a backup of the same node"
     )]
     Missing,
+    #[error(
+        "the file `layout` of the data folder names generation {named} of the logs, which is not \
+         there, and there is generation {found}: it is not the folder's own, or an old one; restore \
+         it from a backup of the same time (`wal/{found}/layout`, where it exists, is a copy)"
+    )]
+    Absent { named: u32, found: u32 },
+    #[error(
+        "the file `layout` of the data folder is an old one: it names generation {named} of the \
+         logs, and generation {found} has replaced it; put back the newer one, of which \
+         `wal/{found}/layout` is a copy"
+    )]
+    Old { named: u32, found: u32 },
+    #[error(
+        "the log of shard {shard} is gone from the data folder (wal/{generation}/{shard}): put it \
+         back, or restore the data folder from a backup"
+    )]
+    LogMissing { shard: u16, generation: u32 },
+    /// Who was in what is lost is found out by a start, and remembered in the log.
+    #[error(
+        "the log of shard {shard} has lost something ({damage}): start once with {shards} shards, as \
+         before, and change their number then"
+    )]
+    Lost { shard: u16, shards: u16, damage: Damage },
     #[error("{0}")]
     Disk(#[from] DiskError),
     /// Reading the old generation or writing the new one failed.
@@ -93,7 +116,7 @@ impl Layout {
     }
 
     /// Loads the layout, or makes the first one, durably. Leftovers of an interrupted change are
-    /// removed. The number of shards is that of the folder, which may be another than `shards`:
+    /// removed, but never for a layout that the folders contradict. The number of shards is that of the folder, which may be another than `shards`:
     /// then call [`Self::change`].
     pub async fn open(shard: &Shard, data: &Dir, shards: u16) -> Result<Layout, LayoutError> {
         let layout = match Layout::load(data).await? {
@@ -104,8 +127,63 @@ impl Layout {
                 layout
             }
         };
+        layout.check_generations(data).await?;
+        layout.replaces_others(data).await?;
         remove_leftovers(data, layout.generation).await?;
         Ok(layout)
+    }
+
+    /// The folder of the generation that counts is there before the file names it, and goes when
+    /// a newer one has replaced it for good.
+    async fn check_generations(&self, data: &Dir) -> Result<(), LayoutError> {
+        let (named, all) = (self.generation, generations(data).await?);
+        for found in all.iter().copied().filter(|found| *found > named) {
+            if generation_dir(data, found).await?.exists(LAYOUT_FILE).await? {
+                return Err(LayoutError::Old { named, found });
+            }
+        }
+        match all.last() {
+            Some(found) if !all.contains(&named) => {
+                Err(LayoutError::Absent { named, found: *found })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves a copy of the layout file with the logs it names, before any that they replace go: an
+    /// old layout file that is put back later is known for what it is.
+    async fn replaces_others(&self, data: &Dir) -> Result<(), LayoutError> {
+        // Nothing was there before the first.
+        if self.generation > 1 && generations(data).await?.contains(&self.generation) {
+            let dir = generation_dir(data, self.generation).await?;
+            if !dir.exists(LAYOUT_FILE).await? {
+                dir.replace(LAYOUT_FILE, self.render().as_bytes()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every shard has a log. For a node whose logs have all been opened once; before that
+    /// some may not have been made.
+    pub async fn require_logs(&self, data: &Dir) -> Result<(), LayoutError> {
+        for shard in 0..self.shards {
+            if !self.has_log(data, shard).await? {
+                return Err(LayoutError::LogMissing { shard, generation: self.generation });
+            }
+        }
+        Ok(())
+    }
+
+    async fn has_log(&self, data: &Dir, shard: u16) -> Result<bool, LayoutError> {
+        let mut dir = data.clone();
+        for name in [WAL_FOLDER.to_owned(), self.generation.to_string(), shard.to_string()] {
+            dir = match dir.open_subdir(&name).await {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+                opened => opened?,
+            };
+        }
+        // What files there must be is for the log to say, which knows how far it had come.
+        Ok(!dir.list().await?.is_empty())
     }
 
     /// The folder of one shard's WAL, made if missing.
@@ -161,6 +239,7 @@ impl Layout {
             moved.and_then(|()| wal.poisoned().map_or(Ok(()), Err)).map_err(error)?;
         }
         data.replace(LAYOUT_FILE, next.render().as_bytes()).await?;
+        next.replaces_others(data).await?;
         remove_leftovers(data, next.generation).await?;
         Ok(next)
     }
@@ -170,12 +249,15 @@ impl Layout {
         for number in 0..self.shards {
             let dir = self.wal_dir(data, ShardId(number)).await?;
             let identity = self.identity(ShardId(number));
-            let read = read_old(shard, &dir, identity).await;
-            old.push(read.map_err(|error| LayoutError::Wal {
+            let read = read_old(shard, &dir, identity).await.map_err(|error| LayoutError::Wal {
                 shard: number,
                 generation: self.generation,
                 error,
-            })?);
+            })?;
+            if let Some(damage) = read.lost {
+                return Err(LayoutError::Lost { shard: number, shards: self.shards, damage });
+            }
+            old.push(read);
         }
         Ok(old)
     }
@@ -224,8 +306,8 @@ struct OldWal {
     files: BTreeMap<FileSequence, LogFile>,
     replicas: BTreeMap<Owner, Replica<Bytes>>,
     longest_bytes: u64,
-    /// Everyone in it is fenced for this.
-    damage: Option<Damage>,
+    /// What no start has dealt with.
+    lost: Option<Damage>,
 }
 
 impl OldWal {
@@ -246,7 +328,7 @@ async fn read_old(shard: &Shard, dir: &Dir, identity: Identity) -> Result<OldWal
         files: files.collect(),
         replicas: replayed.index.replicas().clone(),
         longest_bytes: replayed.index.longest_bytes(),
-        damage: replayed.new_damage.first().copied(),
+        lost: replayed.new_damage.first().copied(),
     })
 }
 
@@ -262,8 +344,8 @@ async fn move_to(wal: &Wal, old: &[OldWal], here: impl Fn(Owner) -> bool) -> Res
                     wal.discard_frames();
                 }
             }
-            let damage = source.damage.or_else(|| replica.damage());
-            if let (Some(damage), None, None) = (damage, replica.fence, replica.tombstone) {
+            if let (Some(damage), None, None) = (replica.damage(), replica.fence, replica.tombstone)
+            {
                 wal.core.put(&fence_parts(*owner, damage.encode()), Class::Needed)?;
             }
         }
@@ -293,6 +375,11 @@ async fn generations(data: &Dir) -> Result<BTreeSet<u32>, LayoutError> {
     }
     let entries = data.open_subdir(WAL_FOLDER).await?.list().await?;
     Ok(entries.iter().filter_map(|entry| entry.name.parse().ok()).collect())
+}
+
+async fn generation_dir(data: &Dir, generation: u32) -> Result<Dir, LayoutError> {
+    let logs = data.open_subdir(WAL_FOLDER).await?;
+    Ok(logs.open_subdir(&generation.to_string()).await?)
 }
 
 async fn remove_leftovers(data: &Dir, keep: u32) -> Result<(), LayoutError> {

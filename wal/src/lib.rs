@@ -21,6 +21,7 @@ pub mod inspect;
 pub mod layout;
 mod options;
 pub mod probe;
+mod reached;
 mod record;
 mod recover;
 mod recycle;

@@ -178,6 +178,9 @@ pub enum Damage {
     /// The file in which the log ends is shorter than it was made: frames may have followed.
     #[error("log file {file} was cut short, and the log may have gone on in it")]
     TruncatedFile { file: FileSequence },
+    /// The log ends before a frame that was durable: files or blocks at its end are gone.
+    #[error("the log ends with frame {last}, and had been durable up to frame {reached}")]
+    LostEnd { last: FrameNumber, reached: FrameNumber },
     /// Raft had been told of a commit that the log does not reach.
     #[error("commit index {commit} lies beyond the last entry {last}")]
     CommitBeyondLog { commit: Index, last: Index },
@@ -208,6 +211,7 @@ impl Damage {
             Damage::Gap { expected, found } => (5, expected.0, found.0),
             Damage::FoundBefore => (6, 0, 0),
             Damage::TruncatedFile { file } => (7, file.0, 0),
+            Damage::LostEnd { last, reached } => (8, last.0, reached.0),
             Damage::Unknown { code } => (code, 0, 0),
         };
         fence_body(code, first, second)
@@ -232,6 +236,7 @@ impl Damage {
             5 => Damage::Gap { expected: Index(first), found: Index(second) },
             6 => Damage::FoundBefore,
             7 => Damage::TruncatedFile { file: FileSequence(first) },
+            8 => Damage::LostEnd { last: FrameNumber(first), reached: FrameNumber(second) },
             code => Damage::Unknown { code },
         }))
     }

@@ -9,6 +9,7 @@
 //! are of the size that is configured now, unless a record that still lives needs larger ones.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::gather::{Gather, Start};
 use crate::histograms::WalHistograms;
 use crate::index::{Entry, LiveIndex, Marked, Replica};
 use crate::options::WalOptions;
+use crate::reached::{self, Mark};
 use crate::record::{Damage, Parts};
 use crate::replay::{self, Found, FoundFile, Replayed};
 use crate::types::{FileSequence, FrameNumber, HardState, Identity, Index, Location, Owner, Term};
@@ -79,6 +81,9 @@ pub struct RecoveryReport {
     pub torn: Option<BadFrame>,
     /// Durable log that is gone or cannot be read; empty but after a fault of the hardware.
     pub damage: Vec<Damage>,
+    /// Damage that no start before has dealt with: a replica that the log does not know may have
+    /// been in what is lost.
+    pub lost: Option<Damage>,
     pub took: Duration,
 }
 
@@ -97,14 +102,18 @@ pub(crate) async fn open(
         write_last_again(shard, &found, &replayed).await?;
         sync_replayed(&found, &replayed).await?;
     }
+    let last = replayed.verdict.last;
+    let mark = Mark::open(shard, &dir, found.reached, identity, options.flush, last).await?;
     let configured = options;
     let options = configured.fitted_to(replayed.index.longest_bytes());
     let target = Target::choose(&found, &replayed);
     let (recovered, fences) = describe(&found, &replayed);
     tidy(shard, &dir, &mut found, target, &options).await?;
+    let lost = replayed.new_damage.first().copied();
     let file = begin_file(shard, &dir, &mut found, &replayed, target, &options, identity).await?;
     let wal = build(shard, dir, configured, identity, found, replayed, file);
     settle(&wal, fences).await?;
+    keep_mark(shard, &wal.core, mark, lost).await?;
     back_into_budget(&wal.core).await?;
     let mut recovered = recovered;
     recovered.report.took = shard.now().saturating_since(began);
@@ -182,6 +191,8 @@ struct Target {
     sequence: FileSequence,
     /// Files found from this place on hold no frame, and leave the log.
     keep: usize,
+    /// Older files are damaged, as is found now, or as the header of one that leaves says.
+    after_damage: bool,
 }
 
 impl Target {
@@ -192,16 +203,18 @@ impl Target {
         let next = found.next_sequence();
         let all = found.files.len();
         if !replayed.new_damage.is_empty() || !found.unreadable.is_empty() {
-            return Target { sequence: next, keep: all };
+            let after_damage = !replayed.new_damage.is_empty();
+            return Target { sequence: next, keep: all, after_damage };
         }
         let empty = replayed.verdict.frames.iter().rev().take_while(|frames| **frames == 0);
         let keep = all - empty.count();
         let sequence = found.files.get(keep).map_or(next, |file| file.header.sequence);
         // Somebody gave a file that stays the name of one that goes.
         if found.files[..keep].iter().any(|file| file.name == files::log_name(sequence)) {
-            return Target { sequence: next, keep: all };
+            return Target { sequence: next, keep: all, after_damage: false };
         }
-        Target { sequence, keep }
+        let after_damage = found.files[keep..].iter().any(|file| file.header.damage_found);
+        Target { sequence, keep, after_damage }
     }
 }
 
@@ -229,7 +242,7 @@ async fn begin_file(
         salt: background::new_salt(shard),
         file_bytes,
         base: Some(replayed.verdict.last),
-        damage_found: !replayed.new_damage.is_empty(),
+        damage_found: target.after_damage,
     };
     let file = files::put_in_line(shard, dir, &spare, header, options.flush).await?;
     dir.sync().await?;
@@ -272,6 +285,7 @@ pub(crate) fn describe(found: &Found, replayed: &Replayed) -> (Recovered, Fences
         stopped: verdict.stopped,
         torn: verdict.torn,
         damage: verdict.damage.clone(),
+        lost: replayed.new_damage.first().copied(),
         took: Duration::ZERO,
     };
     (Recovered { replicas, report }, fences)
@@ -336,6 +350,7 @@ fn build(
         moved: BTreeMap::new(),
         current,
         durable: replayed.verdict.last,
+        reached: replayed.verdict.last,
         written_up_to: (current, BLOCK_BYTES),
         in_flight: None,
         outbox: VecDeque::new(),
@@ -357,16 +372,36 @@ fn build(
 }
 
 fn spawn(shard: &Shard, core: &Rc<Core>) {
-    let guarded = |task: std::pin::Pin<Box<dyn std::future::Future<Output = ()>>>| {
-        let guard = core.tasks.enter();
-        async move {
-            task.await;
-            drop(guard);
-        }
-    };
-    shard.spawn(guarded(Box::pin(writer::run(Rc::clone(core))))).detach();
-    shard.spawn(guarded(Box::pin(background::run(Rc::clone(core))))).detach();
-    shard.spawn(guarded(Box::pin(recycle::run(Rc::clone(core))))).detach();
+    shard.spawn(guarded(core, writer::run(Rc::clone(core)))).detach();
+    shard.spawn(guarded(core, background::run(Rc::clone(core)))).detach();
+    shard.spawn(guarded(core, recycle::run(Rc::clone(core)))).detach();
+}
+
+/// A task that a stop of the log waits for.
+fn guarded(core: &Core, task: impl Future<Output = ()>) -> impl Future<Output = ()> {
+    let guard = core.tasks.enter();
+    async move {
+        task.await;
+        drop(guard);
+    }
+}
+
+/// Who is fenced now is so for ever, and the log goes on from where it ends now.
+async fn keep_mark(
+    shard: &Shard,
+    core: &Rc<Core>,
+    mark: Option<Mark>,
+    lost: Option<Damage>,
+) -> Result<(), WalError> {
+    let Some(mut mark) = mark else { return Ok(()) };
+    if lost.is_some() {
+        let reached = core.state().reached;
+        mark.say(core, reached).await?;
+    }
+    // What a crash left unnamed is named now.
+    core.mark_bell.notify_one();
+    shard.spawn(guarded(core, reached::run(Rc::clone(core), mark))).detach();
+    Ok(())
 }
 
 /// Writes fences durably, then puts aside what cannot be read.

@@ -13,9 +13,10 @@ use crate::error::WalError;
 use crate::files::{self, NameKind};
 use crate::format::{FileHeader, HeaderError, Laxness, RecordKind, BLOCK_BYTES};
 use crate::index::LiveIndex;
+use crate::reached;
 use crate::record::Damage;
 use crate::scan::{Scan, ScannedFrame, Step, Verdict};
-use crate::types::{FileSequence, Identity, Location, Owner};
+use crate::types::{FileSequence, FrameNumber, Identity, Location, Owner};
 
 /// Bytes of an entry's body that recovery hands back.
 pub const PREFIX_BYTES: usize = 192;
@@ -39,6 +40,8 @@ pub(crate) struct Found {
     pub unreadable: Vec<String>,
     pub spares: Vec<(String, u64)>,
     pub unfinished: Vec<String>,
+    /// The frame that is known to have been durable, whatever the files say.
+    pub reached: reached::Found,
 }
 
 impl Found {
@@ -73,6 +76,7 @@ pub(crate) async fn find(
             NameKind::Log => find_log(dir, options, identity, entry, &mut found).await?,
             NameKind::Spare => found.spares.push((entry.name, entry.len)),
             NameKind::Unfinished => found.unfinished.push(entry.name),
+            NameKind::Reached => found.reached = reached::read(dir, options, identity).await?,
             NameKind::Other => {}
         }
     }
@@ -83,7 +87,17 @@ pub(crate) async fn find(
             return Err(WalError::Duplicate { first, second });
         }
     }
-    Ok(found)
+    match found.reached {
+        reached::Found::Says(reached)
+            if reached > FrameNumber(0)
+                && found.files.is_empty()
+                && found.unreadable.is_empty() =>
+        {
+            // A log with frames always has a file. Nothing is written, so they can be put back.
+            Err(WalError::Lost { folder: dir.path().to_owned(), reached })
+        }
+        _ => Ok(found),
+    }
 }
 
 async fn find_log(
@@ -149,6 +163,8 @@ pub(crate) async fn replay(shard: &Shard, found: &Found) -> Result<Replayed, Wal
     let mut verdict = scan(shard, &found.files, |frame| builder.take(frame)).await?;
     builder.fence_up_to(FileSequence(u64::MAX));
     note_cut_files(&found.files, &mut verdict);
+    note_missing_files(found, &mut verdict);
+    note_lost_end(found.reached, &mut verdict);
     let known = fencing.last().copied().unwrap_or_default();
     for name in &found.unreadable {
         let file = files::named_sequence(name).unwrap_or_default();
@@ -176,6 +192,32 @@ fn note_cut_files(files: &[FoundFile], verdict: &mut Verdict) {
         if file.length < file.header.file_bytes {
             verdict.damage.push(Damage::TruncatedFile { file: file.header.sequence });
             verdict.damaged_files.push(place);
+        }
+    }
+}
+
+/// Files are prepared one after the other, each durably before the next, the oldest is recycled
+/// first, and a start that takes prepared files out of the log begins with the newest: between two
+/// that are there none is missing, but for those that a damaged header hides.
+fn note_missing_files(found: &Found, verdict: &mut Verdict) {
+    let damaged =
+        |file| found.unreadable.iter().any(|name| files::named_sequence(name) == Some(file));
+    for pair in found.files.windows(2) {
+        let (before, after) = (pair[0].header.sequence, pair[1].header.sequence);
+        let mut between = (before.0 + 1..after.0).map(FileSequence);
+        let Some(file) = between.find(|file| !damaged(*file)) else { continue };
+        let missing = Damage::MissingFile { file };
+        if !verdict.damage.contains(&missing) {
+            verdict.damage.push(missing);
+        }
+    }
+}
+
+fn note_lost_end(reached: reached::Found, verdict: &mut Verdict) {
+    let last = verdict.last;
+    if let reached::Found::Says(reached) = reached {
+        if reached > last {
+            verdict.damage.push(Damage::LostEnd { last, reached });
         }
     }
 }

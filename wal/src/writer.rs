@@ -174,11 +174,15 @@ fn complete(core: &Rc<Core>, written: &Written, buf: Buf) {
     if records == 0 {
         state.stats.empty_frames += 1;
     } else {
+        state.reached = number;
         state.outbox.push_back(DurableFrame { number, bytes: kept(buf) });
     }
     drop(state);
     core.last_written.set(now);
     core.frame_bell.notify_one();
+    if records > 0 {
+        core.mark_bell.notify_one();
+    }
     core.change.notify_all();
     core.recycler_bell.notify_one();
 }

@@ -417,7 +417,7 @@ fn a_file_cut_where_the_log_ends_is_damage() {
         recovered(&told)
     };
     let cut = cut_at(4);
-    assert_eq!(cut.report.damage, [Damage::TruncatedFile { file: FileSequence(1) }]);
+    assert_eq!(cut.report.lost, Some(Damage::TruncatedFile { file: FileSequence(1) }));
     assert!(cut.replicas.values().all(|replica| replica.damaged.is_some()));
     // Behind the frame with which the log was stopped there is nothing to lose.
     let whole = cut_at(7);

@@ -222,6 +222,68 @@ fn a_folder_that_a_killed_process_made_is_there_after_a_power_cut() {
     }
 }
 
+/// The logs that it does not name are the ones that count: they must not be taken for leftovers.
+#[test]
+fn an_old_layout_is_refused_and_nothing_is_removed() {
+    rt::sim::run(1, |shard| async move {
+        let data = shard.create_dir("/data").await.unwrap();
+        let first = Layout::open(&shard, &data, 1).await.unwrap();
+        first.wal_dir(&data, ShardId(0)).await.unwrap();
+        let old = data.read("layout").await.unwrap();
+        let place = |_| ShardId(0);
+        let second = first.change(&shard, &data, 2, settings(2), place).await.unwrap();
+        assert!(second.require_logs(&data).await.is_ok());
+        let current = data.read("layout").await.unwrap();
+        data.replace("layout", &old).await.unwrap();
+        let refused = Layout::open(&shard, &data, 2).await.unwrap_err();
+        assert!(matches!(refused, LayoutError::Old { named: 1, found: 2 }), "{refused}");
+        // Without the copy, as in a folder from before there were any.
+        let folder = data.open_subdir("wal").await.unwrap().open_subdir("2").await.unwrap();
+        let copy = folder.read("layout").await.unwrap();
+        assert_eq!(copy, current);
+        folder.unlink("layout").await.unwrap();
+        let refused = Layout::open(&shard, &data, 2).await.unwrap_err();
+        assert!(matches!(refused, LayoutError::Absent { named: 1, found: 2 }), "{refused}");
+        // Also beside what is left of the generation that it names.
+        folder.replace("layout", &copy).await.unwrap();
+        first.wal_dir(&data, ShardId(0)).await.unwrap();
+        let refused = Layout::open(&shard, &data, 2).await.unwrap_err();
+        assert!(matches!(refused, LayoutError::Old { .. }), "{refused}");
+        data.replace("layout", &copy).await.unwrap();
+        assert_eq!(Layout::open(&shard, &data, 2).await.unwrap(), second);
+        assert!(second.require_logs(&data).await.is_ok());
+        folder.remove_subdir_all("1").await.unwrap();
+        let refused = second.require_logs(&data).await.unwrap_err();
+        assert!(matches!(refused, LayoutError::LogMissing { shard: 1, .. }), "{refused}");
+    });
+}
+
+#[test]
+fn a_damaged_log_keeps_its_shards_until_the_damage_is_dealt_with() {
+    rt::sim::run(1, |shard| async move {
+        let data = shard.create_dir("/data").await.unwrap();
+        let layout = Layout::open(&shard, &data, 1).await.unwrap();
+        let dir = layout.wal_dir(&data, ShardId(0)).await.unwrap();
+        let open = || Wal::open(&shard, dir.clone(), settings(1), layout.identity(ShardId(0)));
+        let (wal, _) = open().await.unwrap();
+        let state = HardState { term: Term(6), vote: ReplicaId(1), commit: Index(0) };
+        wal.append(RecordRef::HardState { owner: owner(1), state }).expect("room");
+        wal.wait_durable(wal.newest()).await.expect("durable");
+        wal.stop().await;
+        let log = format!("{:020}.wal", 1);
+        let content = dir.read(&log).await.unwrap();
+        let emptied = [&content[..4096], &vec![0; content.len() - 4096]].concat();
+        dir.replace(&log, &emptied).await.unwrap();
+        let change = || layout.change(&shard, &data, 2, settings(2), |_| ShardId(0));
+        let refused = change().await.unwrap_err();
+        assert!(matches!(refused, LayoutError::Lost { shard: 0, shards: 1, .. }), "{refused}");
+        let (wal, recovered) = open().await.unwrap();
+        assert!(recovered.report.lost.is_some());
+        wal.stop().await;
+        assert_eq!(change().await.unwrap().shards, 2);
+    });
+}
+
 #[test]
 fn leftovers_go_and_a_lost_layout_is_noticed() {
     rt::sim::run(1, |shard| async move {

@@ -19,6 +19,8 @@ pub enum Kind {
     /// A log at the pointers to batches that stand nowhere but in their segment.
     Pointers,
     Spare,
+    /// How far a log is known to reach.
+    Reached,
     Segment,
     /// A segment at batches that only those pointers lead to.
     Staged,
@@ -30,10 +32,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Log,
         Kind::Pointers,
         Kind::Spare,
+        Kind::Reached,
         Kind::Segment,
         Kind::Staged,
         Kind::Map,
@@ -48,6 +51,7 @@ impl Kind {
         match suffix {
             "wal" => Some(Kind::Log),
             "spare" => Some(Kind::Spare),
+            "reached" => Some(Kind::Reached),
             "log" => Some(Kind::Segment),
             "map" => Some(Kind::Map),
             "index" => Some(Kind::Index),
@@ -63,6 +67,7 @@ impl Kind {
             Kind::Log => "`*.wal`: log",
             Kind::Pointers => "`*.wal`: its pointers",
             Kind::Spare => "`*.spare`: log file to come",
+            Kind::Reached => "`reached`: where a log ends",
             Kind::Segment => "`*.log`: segment",
             Kind::Staged => "`*.log`: its staged batches",
             Kind::Map => "`*.map`",
@@ -101,10 +106,16 @@ pub enum Damage {
     /// What stood there half a run before.
     Older,
     Remove,
+    /// It, and all files of its folder whose names come after it.
+    RemoveFrom,
+    /// It, and its whole folder.
+    RemoveFolder,
+    /// It and its siblings in the folder, all but their headers turned to zeros.
+    Empty,
 }
 
 impl Damage {
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 11] = [
         "one bit flipped",
         "truncated",
         "one block zeroed",
@@ -113,6 +124,9 @@ impl Damage {
         "overwritten with a sibling",
         "an older state of it",
         "removed",
+        "removed with all that follow it",
+        "removed with its folder",
+        "emptied, as are its siblings",
     ];
 
     fn number(&self) -> usize {
@@ -125,11 +139,14 @@ impl Damage {
             Damage::Copy { .. } => 5,
             Damage::Older => 6,
             Damage::Remove => 7,
+            Damage::RemoveFrom => 8,
+            Damage::RemoveFolder => 9,
+            Damage::Empty => 10,
         }
     }
 }
 
-/// A run that is over, and its disk: after a kill, all frames confirmed.
+/// A run that is over, and its disk: after a kill, all frames confirmed and `reached`.
 pub struct Ground {
     image: DiskImage,
     known: Known,
@@ -172,10 +189,10 @@ pub fn contents(world: &World, node: NodeId) -> BTreeMap<String, Vec<u8>> {
 }
 
 impl Ground {
-    pub fn new(seed: u64) -> Ground {
-        let size = Size { records: 150, commits: 20, topics: 4, alterations: 520 };
+    pub fn new(seed: u64, size: Size) -> Ground {
         let (world, node, known) = author::world(seed, size);
-        let half = |known: &Known| known.partitions.iter().all(|p| p.acknowledged > 75);
+        let half =
+            |known: &Known| known.partitions.iter().all(|p| p.acknowledged > size.records / 2);
         let limit = std::time::Duration::from_secs(600);
         assert!(world.run_until(|_| half(&known.borrow()), limit), "{:?}", known.borrow());
         let older = contents(&world, node);
@@ -190,7 +207,8 @@ impl Ground {
         known.borrow_mut().more = true;
         let ended = |known: &Known| known.ended == CLIENTS + PARTITIONS;
         assert!(world.run_until(|_| ended(&known.borrow()), limit), "{:?}", known.borrow());
-        world.run_for(std::time::Duration::from_millis(100));
+        // Within a second the logs say elsewhere how far they reach.
+        world.run_for(std::time::Duration::from_secs(2));
         let known = known.borrow().clone();
         assert_eq!(known.failed, None);
         let (image, files) = (world.disk(node).after(CrashKind::Kill, 0), contents(&world, node));
@@ -220,7 +238,7 @@ impl Ground {
         cases
     }
 
-    fn of(&self, kind: Kind) -> Vec<&String> {
+    pub fn of(&self, kind: Kind) -> Vec<&String> {
         match kind {
             Kind::Pointers | Kind::Staged => {
                 self.spots.keys().filter(|(of, _)| *of == kind).map(|(_, path)| path).collect()
@@ -267,12 +285,15 @@ impl Ground {
             damages
                 .extend([0, 1, length / 2, length - 1].map(|length| Damage::Truncate { length }));
             damages.push(Damage::ZeroFrom { position: 0 });
-            // Zeros behind the last frame of a log are what an unwritten log looks like: frames that
-            // became zeros there cannot be told from frames that never were (ARCHITECTURE.md).
-            let end_of_log = Kind::of(path) == Some(Kind::Log) && self.is_newest_log(path);
-            if !end_of_log {
-                damages.push(Damage::ZeroFrom { position: length / 2 / 4096 * 4096 });
-            }
+            damages.push(Damage::ZeroFrom { position: length / 2 / 4096 * 4096 });
+        }
+        if Kind::of(path) == Some(Kind::Log) {
+            // Nothing that is left of the log tells of what stood there.
+            damages.extend([Damage::RemoveFrom, Damage::RemoveFolder, Damage::Empty]);
+            let places = (4096..length).step_by(5 * 4096);
+            let written = places.filter(|at| bytes[*at as usize] != 0);
+            let written = written.map(|position| Damage::ZeroFrom { position });
+            damages.extend(written);
         }
         let flips = if length <= 512 { length } else { 12 * more as u64 };
         let used: Vec<u64> = (0..length).filter(|at| bytes[*at as usize] != 0).collect();
@@ -305,14 +326,11 @@ impl Ground {
         damages
     }
 
-    /// The file in which the log of a shard ends, or one made ready after it.
-    fn is_newest_log(&self, path: &str) -> bool {
-        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let logs = self.files.keys().filter(|other| {
-            Kind::of(other) == Some(Kind::Log)
-                && other.rsplit_once('/').map(|o| o.0) == Some(folder)
-        });
-        logs.rev().take(2).any(|newest| newest == path)
+    /// The files of the folder that this one is in.
+    fn beside(&self, path: &str) -> impl Iterator<Item = &String> {
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+        let of = move |path: &&String| path.rsplit_once('/').is_some_and(|(of, _)| of == folder);
+        self.files.keys().filter(of)
     }
 
     /// The disk with that damage.
@@ -338,13 +356,23 @@ impl Ground {
             Damage::Copy { from } => disk.write_file(path, &self.files[from]),
             Damage::Older => disk.write_file(path, &self.older[path]),
             Damage::Remove => disk.remove_file(path),
+            Damage::RemoveFrom => {
+                let kind = Kind::of(path);
+                let later = |other: &&String| other.as_str() >= path && Kind::of(other) == kind;
+                self.beside(path).filter(later).all(|path| disk.remove_file(path))
+            }
+            Damage::RemoveFolder => self.beside(path).all(|path| disk.remove_file(path)),
+            Damage::Empty => {
+                let mut logs = self.beside(path).filter(|other| Kind::of(other) == Kind::of(path));
+                logs.all(|path| disk.overwrite(path, 4096, &vec![0; self.files[path].len() - 4096]))
+            }
         };
         assert!(done, "{path}: {damage:?}");
         disk.after(CrashKind::Kill, 0)
     }
 
-    pub fn run(&self, path: &str, damage: &Damage, seed: u64) -> Outcome {
-        reader::read(&self.damaged(path, damage), &self.known, seed, Plan::default())
+    pub fn run(&self, path: &str, damage: &Damage, seed: u64, plan: Plan) -> Outcome {
+        reader::read(&self.damaged(path, damage), &self.known, seed, plan)
     }
 
     pub fn undamaged(&self, seed: u64) -> Outcome {

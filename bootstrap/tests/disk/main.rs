@@ -17,7 +17,7 @@ use std::time::Duration;
 use rt::sim::CrashKind;
 
 use author::{Size, CLIENTS};
-use damage::{Ground, Kind, Table};
+use damage::{Damage, Ground, Kind, Table};
 use reader::{Outcome, Plan};
 
 fn number(name: &str) -> Option<usize> {
@@ -26,7 +26,8 @@ fn number(name: &str) -> Option<usize> {
 
 #[test]
 fn damage_is_refused_or_repaired_and_never_served() {
-    let ground = Ground::new(1);
+    let size = Size { records: 150, commits: 20, topics: 4, alterations: 520 };
+    let ground = Ground::new(1, size);
     let whole = ground.undamaged(1);
     assert!(whole.is_whole(), "{whole:?}");
     for kind in Kind::ALL {
@@ -36,7 +37,7 @@ fn damage_is_refused_or_repaired_and_never_served() {
     for (seed, (path, kind, damage)) in
         ground.cases(number("CHRONIK_DAMAGE").unwrap_or(1)).into_iter().enumerate()
     {
-        let outcome = ground.run(&path, &damage, seed as u64);
+        let outcome = ground.run(&path, &damage, seed as u64, Plan::default());
         if let Some(what) = outcome.wrong() {
             println!("{path}, {damage:?}: {what}");
             wrong.push(format!("{path}, {damage:?}: {what}"));
@@ -55,6 +56,24 @@ fn damage_is_refused_or_repaired_and_never_served() {
     }
     println!("{}", table.text());
     assert!(wrong.is_empty(), "{} cases: {}", wrong.len(), wrong[0]);
+}
+
+/// The metadata names a partition that no checkpoint of it knows, and the log that has lost its
+/// end knows nothing of it: it is neither an empty one nor, at the next start, a new one.
+#[test]
+fn a_partition_that_only_the_lost_log_knew_is_not_begun_anew() {
+    let ground = Ground::new(3, Size { records: 12, commits: 1, topics: 0, alterations: 0 });
+    let logs = ground.of(Kind::Log);
+    for (seed, path) in logs.iter().filter(|path| path.contains("/wal/1/1/")).enumerate() {
+        for plan in [Plan::default(), Plan { cut_after: true, ..Plan::default() }] {
+            let outcome = ground.run(path, &Damage::Empty, seed as u64, plan);
+            assert_eq!(outcome.wrong(), None, "{path}, {plan:?}");
+            assert!(
+                matches!(outcome, Outcome::Serves { .. }) && !outcome.is_whole(),
+                "{outcome:?}"
+            );
+        }
+    }
 }
 
 /// Unsynced writes are lost, torn or reordered; of three points one is cut again while it recovers,
