@@ -24,6 +24,8 @@ const INIT_PRODUCER_ID_VERSION: i16 = 4;
 
 /// The longest that all partitions of a new topic may take to have leaders.
 const LEADERS_LIMIT: Duration = Duration::from_secs(60);
+/// How soon a broker is asked again that is not ready.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A code that Kafka 4.1 does not know is as good as this one.
 pub fn code_of(code: i16) -> ErrorCode {
@@ -99,12 +101,38 @@ fn wait_for_leaders(
             let wanted = format!("{} topics with {partitions} led partitions", names.len());
             return Err(PerfError::Late(format!("no {wanted} within {LEADERS_LIMIT:?}")));
         }
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(ASK_AGAIN);
     }
 }
 
-/// The first or next offset of each partition of a topic.
+/// The first or next offset of each partition of a topic. A leader that metadata names may not have
+/// taken its partition over yet, as Kafka's right after a topic was created: it is asked again.
 pub fn offsets(
+    connection: &mut Connection,
+    topic: &str,
+    partitions: usize,
+    end: End,
+) -> Result<Vec<i64>, PerfError> {
+    let deadline = Instant::now() + LEADERS_LIMIT;
+    loop {
+        match offsets_now(connection, topic, partitions, end) {
+            Err(PerfError::Refused { code, .. })
+                if is_on_its_way(code) && Instant::now() < deadline =>
+            {
+                thread::sleep(ASK_AGAIN);
+            }
+            answered => return answered,
+        }
+    }
+}
+
+/// Whether a leader answers so that will lead in a moment.
+fn is_on_its_way(code: ErrorCode) -> bool {
+    use ErrorCode::{LeaderNotAvailable, NotLeaderOrFollower, UnknownTopicOrPartition};
+    matches!(code, LeaderNotAvailable | NotLeaderOrFollower | UnknownTopicOrPartition)
+}
+
+fn offsets_now(
     connection: &mut Connection,
     topic: &str,
     partitions: usize,
@@ -146,4 +174,71 @@ pub fn producer_id(connection: &mut Connection) -> Result<(i64, i16), PerfError>
 
 pub fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use bytes::{BufMut, BytesMut};
+    use kafka_protocol::messages::list_offsets_response::{
+        ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+    };
+    use kafka_protocol::messages::{ListOffsetsResponse, ResponseHeader};
+    use kafka_protocol::protocol::{Encodable, HeaderVersion};
+
+    use super::*;
+    use crate::frames::Frames;
+
+    /// Answers one ListOffsets per code, then the end of the connection.
+    fn answer(listener: TcpListener, codes: &[ErrorCode]) {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut frames = Frames::new(stream.try_clone().expect("a second handle"));
+        for code in codes {
+            let frame = frames.read().expect("a request").expect("no end yet");
+            // Key, version, then the correlation id.
+            let id = i32::from_be_bytes(frame[4..8].try_into().expect("four bytes"));
+            let partition = ListOffsetsPartitionResponse::default()
+                .with_error_code(code.code())
+                .with_offset(if *code == ErrorCode::None { 7 } else { -1 });
+            let topic = ListOffsetsTopicResponse::default()
+                .with_name(topic_name("t"))
+                .with_partitions(vec![partition]);
+            let version = ListOffsetsResponse::header_version(LIST_OFFSETS_VERSION);
+            let mut body = BytesMut::new();
+            let header = ResponseHeader::default().with_correlation_id(id);
+            header.encode(&mut body, version).expect("a header");
+            let answer = ListOffsetsResponse::default().with_topics(vec![topic]);
+            answer.encode(&mut body, LIST_OFFSETS_VERSION).expect("an answer");
+            let mut out = BytesMut::new();
+            out.put_u32(body.len() as u32);
+            out.extend_from_slice(&body);
+            stream.write_all(&out).expect("a client that reads");
+        }
+    }
+
+    fn offsets_after(codes: &'static [ErrorCode]) -> Result<Vec<i64>, PerfError> {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address").to_string();
+        let broker = thread::spawn(move || answer(listener, codes));
+        let mut connection = Connection::open(&address).expect("a connection");
+        let found = offsets(&mut connection, "t", 1, End::Latest);
+        broker.join().expect("the broker does not panic");
+        found
+    }
+
+    #[test]
+    fn a_leader_that_is_on_its_way_is_asked_again() {
+        use ErrorCode::{NotLeaderOrFollower, UnknownTopicOrPartition};
+        let found = offsets_after(&[NotLeaderOrFollower, UnknownTopicOrPartition, ErrorCode::None]);
+        assert_eq!(found.expect("an answer"), [7]);
+    }
+
+    #[test]
+    fn any_other_refusal_ends_it() {
+        let code = ErrorCode::TopicAuthorizationFailed;
+        let refused = offsets_after(&[ErrorCode::TopicAuthorizationFailed]);
+        assert!(matches!(refused, Err(PerfError::Refused { code: is, .. }) if is == code));
+    }
 }
