@@ -88,16 +88,18 @@ impl Buf {
         Bytes::from_owner(Frozen(self))
     }
 
-    /// Where the kernel writes what it reads, up to the capacity.
-    pub(crate) fn start(&mut self) -> *mut u8 {
-        self.memory.data.as_ptr()
+    /// Where the kernel writes what it reads: behind the length, up to the capacity.
+    pub(crate) fn end(&mut self) -> *mut u8 {
+        // SAFETY: the length is at most the capacity.
+        unsafe { self.memory.data.as_ptr().add(self.len) }
     }
 
-    /// Sets the length to what was written at the start.
+    /// Moves the length behind what was written at the end.
     ///
     /// # Safety
-    /// The first `len` bytes were written through [`Buf::start`].
-    pub(crate) unsafe fn assume_written(&mut self, len: usize) {
+    /// `count` bytes were written through [`Buf::end`].
+    pub(crate) unsafe fn assume_appended(&mut self, count: usize) {
+        let len = self.len + count;
         assert!(len <= self.capacity(), "more was read than there was room for");
         self.len = len;
         self.initialised = self.initialised.max(len);

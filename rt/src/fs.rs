@@ -325,6 +325,39 @@ impl File {
         on_file!(self, "read", file => file.read_at(position, len))
     }
 
+    /// Reads like [`File::read_at`], but in steps: before each, `next` says how many bytes it may
+    /// have (whole blocks), and gives what is held until the step is done. So that readers can take
+    /// turns, and leave others their share of the disk.
+    pub async fn read_in_steps<T>(
+        &self,
+        position: u64,
+        len: usize,
+        next: impl AsyncFn() -> (usize, T),
+    ) -> io::Result<Bytes> {
+        let skip = (position % BLOCK_BYTES as u64) as usize;
+        let start = position - skip as u64;
+        let mut buf = Buf::allocate(skip + len);
+        while buf.len() < skip + len {
+            let before = buf.len();
+            let (step_bytes, held) = next().await;
+            let whole = step_bytes > 0 && step_bytes.is_multiple_of(BLOCK_BYTES);
+            assert!(whole, "a step of {step_bytes} bytes is not of whole blocks");
+            let at = start + before as u64;
+            let read = match &self.inner {
+                FileInner::Uring(file) => file.read_more(buf, at, step_bytes).await,
+                FileInner::Sim(file) => file.read_more(buf, at, step_bytes).await,
+            };
+            drop(held);
+            buf = read.map_err(|error| located("read", &self.path, error))?;
+            // No direct read can begin within a block, and none ends there but at the file's end.
+            if buf.len() == before || !buf.len().is_multiple_of(BLOCK_BYTES) {
+                break;
+            }
+        }
+        let end = buf.len().min(skip + len);
+        Ok(if end <= skip { Bytes::new() } else { buf.freeze().slice(skip..end) })
+    }
+
     /// Makes everything written and answered so far durable (fdatasync).
     ///
     /// A failed sync must never be tried again: the kernel may have dropped the pages.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use chronik_rt::{
-    either, join_all, Either, FileOptions, ListenOptions, Shard, Stream, BLOCK_BYTES,
+    either, join_all, Either, FileOptions, ListenOptions, Semaphore, Shard, Stream, BLOCK_BYTES,
 };
 
 /// Runs a case on both backends.
@@ -48,6 +48,7 @@ conform!(
     more_writes_than_a_ring_holds,
     openings_go_on_beside_everything_else,
     reads_of_any_alignment_and_past_the_end,
+    reads_in_steps_take_turns,
     buffered_files,
     directories,
     replace_is_whole,
@@ -208,9 +209,50 @@ async fn reads_of_any_alignment_and_past_the_end(shard: Shard, path: PathBuf) {
             let wanted = (position as usize..end).map(|i| (i % 251) as u8);
             assert!(bytes.iter().copied().eq(wanted), "{position} {len}");
         }
+        for (position, len) in [(0, 4096), (0, 8192), (1, 4990), (4095, 2), (4097, 10_000), (3, 0)]
+        {
+            let whole = file.read_at(position, len).await.expect("read");
+            for step in [4096, 8192] {
+                let steps = Cell::new(0);
+                let next = async || {
+                    steps.set(steps.get() + 1);
+                    (step, ())
+                };
+                let bytes = file.read_in_steps(position, len, next).await.expect("read");
+                assert_eq!(bytes, whole, "{position} {len}");
+                assert!(steps.get() <= 2, "{} steps", steps.get());
+            }
+        }
         assert!(file.read_at(5000, 10).await.expect("read").is_empty());
         assert!(file.read_at(100_000, 10).await.expect("read").is_empty());
     }
+}
+
+async fn reads_in_steps_take_turns(shard: Shard, path: PathBuf) {
+    let dir = shard.create_dir(&path).await.expect("directory");
+    let file = dir.create_file("f", direct()).await.expect("file");
+    let mut buf = shard.buffer(64 * 4096);
+    buf.resize_zeroed(64 * 4096);
+    file.write_at(buf, 0).await.expect("write");
+    let turns = Semaphore::new(1);
+    let ended = RefCell::new(Vec::new());
+    let read = |blocks: usize| {
+        let (file, turns, ended) = (&file, &turns, &ended);
+        async move {
+            let next = async || (4096, turns.acquire(1).await);
+            let bytes = file.read_in_steps(0, blocks * 4096, next).await.expect("read");
+            assert_eq!(bytes.len(), blocks * 4096);
+            ended.borrow_mut().push(blocks);
+        }
+    };
+    join_all([read(64), read(2), read(3)]).await;
+    assert_eq!(*ended.borrow(), [2, 3, 64], "a long read holds up a short one for a step");
+    // A permit that somebody keeps: nothing is read meanwhile.
+    let held = turns.acquire(1).await;
+    let waiting = shard.timeout(Duration::from_millis(20), read(1)).await;
+    assert!(waiting.is_err());
+    drop(held);
+    read(1).await;
 }
 
 async fn buffered_files(shard: Shard, path: PathBuf) {

@@ -227,6 +227,18 @@ impl File {
         done.await.map(Bytes::from).map_err(error)
     }
 
+    /// Reads once, at most `most` bytes, behind what is in `buf`.
+    pub(crate) async fn read_more(
+        &self,
+        mut buf: Buf,
+        position: u64,
+        most: usize,
+    ) -> io::Result<Buf> {
+        let room = buf.capacity() - buf.len();
+        buf.extend_from_slice(&self.read_at(position, most.min(room)).await?);
+        Ok(buf)
+    }
+
     pub(crate) async fn sync(&self) -> io::Result<()> {
         let open = Rc::clone(&self.open);
         begin(&self.host);

@@ -343,14 +343,18 @@ impl File {
         let block = BLOCK_BYTES as u64;
         let skip = if self.direct { (position % block) as usize } else { 0 };
         let target = Buf::allocate(skip + len);
-        let read = host(&self.shard).ring().read(self.hold(), target, position - skip as u64);
-        let Ok(read) = read.await else {
-            // The shard has ended with the read in flight.
-            return std::future::pending().await;
-        };
-        let read = read?;
+        let read = self.read_more(target, position - skip as u64, usize::MAX).await?;
         let end = read.len().min(skip + len);
         Ok(if end <= skip { Bytes::new() } else { read.freeze().slice(skip..end) })
+    }
+
+    /// Reads once, at most `most` bytes, behind what is in `buf`.
+    pub(crate) async fn read_more(&self, buf: Buf, position: u64, most: usize) -> io::Result<Buf> {
+        match host(&self.shard).ring().read(self.hold(), buf, position, most).await {
+            Ok(read) => read,
+            // The shard has ended with the read in flight.
+            Err(_canceled) => std::future::pending().await,
+        }
     }
 
     pub(crate) async fn sync(&self) -> io::Result<()> {

@@ -44,12 +44,13 @@ pub(super) type FileHold = Rc<dyn AsRawFd>;
 
 enum Op {
     Write { file: FileHold, buf: Buf, position: u64, done: usize, sender: WriteSender },
-    Read { file: FileHold, buf: Buf, position: u64, sender: Sender<io::Result<Buf>> },
+    Read { file: FileHold, buf: Buf, position: u64, most: usize, sender: ReadSender },
     Sync { file: FileHold, sender: Sender<io::Result<()>> },
     Poll(Rc<Interest>),
 }
 
 type WriteSender = Sender<io::Result<Buf>>;
+type ReadSender = Sender<io::Result<Buf>>;
 
 /// Operations by number; numbers are used again.
 #[derive(Default)]
@@ -134,15 +135,18 @@ impl Ring {
         receiver
     }
 
-    /// Reads up to the buffer's capacity; its length says how much there was.
+    /// Reads once, up to `most` bytes, behind what is in the buffer and within its capacity; its
+    /// length says how much there was.
     pub(super) fn read(
         &self,
         file: FileHold,
         buf: Buf,
         position: u64,
+        most: usize,
     ) -> Receiver<io::Result<Buf>> {
         let (sender, receiver) = oneshot();
-        self.begin(Op::Read { file, buf, position, sender });
+        let most = most.min(buf.capacity() - buf.len());
+        self.begin(Op::Read { file, buf, position, most, sender });
         receiver
     }
 
@@ -364,9 +368,9 @@ fn entry_of(op: &mut Op) -> squeue::Entry {
                 .offset(*position + *done as u64)
                 .build()
         }
-        Op::Read { file, buf, position, .. } => {
-            let length = buf.capacity().min(TRANSFER_MAX_BYTES) as u32;
-            opcode::Read::new(types::Fd(file.as_raw_fd()), buf.start(), length)
+        Op::Read { file, buf, position, most, .. } => {
+            let length = (*most).min(TRANSFER_MAX_BYTES) as u32;
+            opcode::Read::new(types::Fd(file.as_raw_fd()), buf.end(), length)
                 .offset(*position)
                 .build()
         }
@@ -408,8 +412,8 @@ fn finish(op: Op, result: i32) -> Option<Op> {
             }
         }
         (Op::Read { mut buf, sender, .. }, Ok(read)) => {
-            // SAFETY: the kernel has written so many bytes from the buffer's start.
-            unsafe { buf.assume_written(read) };
+            // SAFETY: the kernel has written so many bytes behind the buffer's length.
+            unsafe { buf.assume_appended(read) };
             drop(sender.send(Ok(buf)));
         }
         (Op::Sync { sender, .. }, outcome) => drop(sender.send(outcome.map(drop))),

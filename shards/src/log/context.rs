@@ -11,6 +11,7 @@ use std::rc::{Rc, Weak};
 use rt::{Dir, Instant, Notify, Semaphore, Shard};
 
 use super::files::Files;
+use super::pace::Pace;
 use super::partition::PartitionInner;
 use super::staging::STAGED_IN_FLIGHT_BYTES;
 use super::types::{LogOptions, Offset, Reader};
@@ -65,6 +66,8 @@ pub struct LogContext {
     pub(super) writes: Semaphore,
     /// Bytes of staged batches that are with the disk.
     pub(super) staging: Semaphore,
+    /// How segments are read.
+    pub(super) pace: Pace,
     cache: RefCell<CacheQueue>,
     /// An error after which nothing may be built on what was written.
     fault: RefCell<Option<io::Error>>,
@@ -98,6 +101,7 @@ impl LogContext {
     pub fn new(shard: Shard, topics: Dir, reader: Reader, options: LogOptions) -> Rc<Self> {
         let files = Files::new(topics, options.open_files_max, options.maps_max);
         let writes = Semaphore::new(options.writes_in_flight.max(1));
+        let pace = Pace::new(&shard);
         Rc::new(LogContext {
             shard,
             files,
@@ -109,6 +113,7 @@ impl LogContext {
             round: Semaphore::new(1),
             writes,
             staging: Semaphore::new(STAGED_IN_FLIGHT_BYTES),
+            pace,
             cache: RefCell::default(),
             fault: RefCell::default(),
         })

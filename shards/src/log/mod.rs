@@ -18,6 +18,7 @@ mod index;
 mod inspect;
 mod lookup;
 mod map;
+mod pace;
 mod partition;
 mod placing;
 mod plan;

@@ -164,6 +164,7 @@ impl PartitionLog {
     pub fn commit(&self, entries: impl IntoIterator<Item = LogEntry>) {
         let context = &self.inner.context;
         let now_ms = context.shard.wall_ms();
+        context.pace.committed(now_ms);
         for entry in entries {
             let in_memory = match &entry {
                 LogEntry::Batch(batch) => match &batch.payload {

@@ -425,7 +425,7 @@ impl<'a> SegmentWalk<'a> {
             }
             opened => opened?,
         };
-        self.chunk = file.read_at(self.at.position.0, length).await?;
+        self.chunk = self.inner.context.pace.read(&file, self.at.position, length).await?;
         if (self.chunk.len() as u64) < need {
             return Err(self.inner.damaged(self.part, self.at, Damage::Truncated));
         }

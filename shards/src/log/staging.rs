@@ -299,7 +299,8 @@ impl PartitionInner {
         let file = file.map_err(|error| error.to_string())?;
         let (head, tail, blocks) = (layout.head(), layout.tail(), layout.blocks());
         let from = layout.start + head.end as u64;
-        let middle = file.read_at(from, (blocks.end - from) as usize).await;
+        let room = (blocks.end - from) as usize;
+        let middle = self.context.pace.read(&file, Position(from), room).await;
         let middle = middle.map_err(|error| error.to_string())?;
         let mut batch = BytesMut::with_capacity(length as usize);
         batch.extend_from_slice(&edges[..head.len()]);
