@@ -1,11 +1,11 @@
 //! How readers of segments share the disk with the logs of this node.
 //!
 //! A disk serves what it has begun, and a scheduler may prefer reads to writes for as long as there
-//! are any. Behind reads of 2 MiB by two shards, a log write of 4 KiB took 80 ms on a disk that does
-//! it in 0.2 ms when left alone (mq-deadline over virtio, where one such read fills the queue); behind
-//! two reads of 512 KiB 2 ms, of 128 KiB 0.6 ms, at the same bytes a second for the readers. So a
-//! shard reads segments one step at a time, in shorter steps while records are committed anywhere on
-//! the node: what is shorter costs more system calls. Readers of a shard take turns by the step.
+//! are any. Behind reads of 2 MiB by two threads, a log write of 4 KiB took 80 ms on a disk that
+//! does it in 0.2 ms when left alone (mq-deadline over virtio, perf/runs/2026-11-22-reads.md);
+//! behind two reads of 512 KiB 2 ms, of 128 KiB 0.6 ms, at about the same bytes a second. So a shard
+//! reads segments one step at a time, in shorter steps while records are committed anywhere on the
+//! node: what is shorter costs more system calls. Readers of a shard take turns by the step.
 //!
 //! One per shard; the time of the last commit is shared by all shards of the node, as the disk is.
 
