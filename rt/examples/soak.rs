@@ -1,6 +1,6 @@
 //! Runs everything at once for a while and looks for tasks that stand still: timers, yields,
 //! direct files, sockets, rings and blocking work on more shards than cores. Prints the longest
-//! pause of any task and the watchdog's rescues.
+//! pause of any task.
 //!
 //! `cargo run --release -p chronik-rt --example soak -- SECONDS SHARDS FOLDER`
 

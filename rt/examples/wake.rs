@@ -107,7 +107,7 @@ async fn measure(shard: &Shard, port: &Port<u64>) -> Vec<String> {
     shard.sleep(Duration::from_secs(5)).await;
     let used = process_cpu() - before;
     let percent = used.as_secs_f64() / 5.0 * 100.0;
-    lines.push(format!("idle process, two shards and watchdog: {percent:.3}% of a core"));
+    lines.push(format!("idle process, two shards: {percent:.3}% of a core"));
     other.send(1).await;
     lines.push(format!("{:?}", shard.stats()));
     lines

@@ -215,12 +215,10 @@ impl Dir {
         let path = self.join(name)?;
         let temporary = format!("{name}.tmp");
         let result = match &self.inner {
-            DirInner::Uring(dir) => dir.write_new(&self.join(&temporary)?, content).await,
-            DirInner::Sim(dir) => dir.write_new(&temporary, content).await,
+            DirInner::Uring(dir) => dir.replace(&path, &self.join(&temporary)?, content).await,
+            DirInner::Sim(dir) => dir.replace(name, &temporary, content).await,
         };
-        result.map_err(|error| located("replace", &path, error))?;
-        self.rename(&temporary, name).await?;
-        self.sync().await
+        result.map_err(|error| located("replace", &path, error))
     }
 
     pub async fn exists(&self, name: &str) -> io::Result<bool> {

@@ -42,8 +42,6 @@ pub struct ShardStats {
     pub live_tasks: u64,
     /// Time slices begun; 0 in the simulator.
     pub turns: u64,
-    /// How often the watchdog had to wake this shard; anything but 0 is worth a report.
-    pub watchdog_rescues: u64,
     /// Processor time that the shard's thread has used; zero in the simulator.
     pub cpu: Duration,
 }
@@ -232,12 +230,9 @@ impl Shard {
     pub fn stats(&self) -> ShardStats {
         let live_tasks = self.0.queue.live_tasks();
         match &self.0.backend {
-            Backend::Uring(host) => ShardStats {
-                live_tasks,
-                turns: host.pulse().turns(),
-                watchdog_rescues: host.pulse().rescues(),
-                cpu: crate::process::thread_cpu(),
-            },
+            Backend::Uring(host) => {
+                ShardStats { live_tasks, turns: host.turns(), cpu: crate::process::thread_cpu() }
+            }
             Backend::Sim(_) => ShardStats { live_tasks, ..ShardStats::default() },
         }
     }

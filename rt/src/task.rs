@@ -159,9 +159,6 @@ pub(crate) struct Queue {
     hooks: RefCell<Vec<Rc<dyn MailHook>>>,
     remote: Arc<Remote>,
     closed: Cell<bool>,
-    /// Wakes the shard's loop when it is parked inside its own thread (io_uring only).
-    parked: Cell<bool>,
-    unpark: RefCell<Option<Waker>>,
 }
 
 impl Queue {
@@ -172,8 +169,6 @@ impl Queue {
             hooks: RefCell::new(Vec::new()),
             remote,
             closed: Cell::new(false),
-            parked: Cell::new(false),
-            unpark: RefCell::new(None),
         }
     }
 
@@ -250,26 +245,8 @@ impl Queue {
         (live.slots.len() - live.free.len()) as u64
     }
 
-    /// What wakes the shard's loop from within its own thread.
-    pub(crate) fn set_unpark(&self, waker: &Waker) {
-        let mut unpark = self.unpark.borrow_mut();
-        if !unpark.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            *unpark = Some(waker.clone());
-        }
-    }
-
-    pub(crate) fn set_parked(&self, parked: bool) {
-        self.parked.set(parked);
-    }
-
     fn push_local(&self, runnable: Runnable) {
         self.runnable.borrow_mut().push_back(runnable);
-        if self.parked.replace(false) {
-            self.remote.awake();
-            if let Some(waker) = &*self.unpark.borrow() {
-                waker.wake_by_ref();
-            }
-        }
     }
 
     /// Drops every task of the shard. Must run with this shard entered; the destructors of the
@@ -295,7 +272,6 @@ impl Queue {
             }
         }
         self.hooks.borrow_mut().clear();
-        self.unpark.borrow_mut().take();
         self.remote.closed.store(true, Ordering::Release);
     }
 

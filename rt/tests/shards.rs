@@ -10,7 +10,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use chronik_rt::sim::{World, WorldOptions};
 use chronik_rt::uring::{launch, LaunchError, Options};
-use chronik_rt::{AcceptedStream, ListenOptions, Mesh, Shard, ShardId};
+use chronik_rt::{
+    either, AcceptedStream, Either, FileOptions, ListenOptions, Mesh, Shard, ShardId,
+};
 
 /// Runs `main` on each shard of one node on both backends, until all have returned.
 fn on_both<M, F>(shards: u16, main: M)
@@ -296,4 +298,39 @@ fn shards_run_without_their_cpu() {
     running.expect("shards").join().expect("a clean end");
     assert!(Options::default().shard_count() >= 1);
     assert_eq!(Options { shards: Some(0), cpus: None }.shard_count(), 1);
+}
+
+/// The ring's answer to an opening that nobody waits for any more is a descriptor: it is closed.
+#[test]
+fn a_dropped_opening_leaves_no_descriptor() {
+    let open = |path: &std::path::Path| {
+        let descriptors = std::fs::read_dir("/proc/self/fd").expect("descriptors");
+        let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        targets.filter(|target| target == path).count()
+    };
+    chronik_rt::uring::run_one(move |shard| async move {
+        let root = env!("CARGO_TARGET_TMPDIR");
+        let dir = tempfile::Builder::new().tempdir_in(root).expect("temporary directory");
+        let (path, name) = (dir.path().join("given-up"), "given-up");
+        let dir = shard.create_dir(dir.path()).await.expect("directory");
+        for _ in 0..20 {
+            let opening = dir.create_file(name, FileOptions::READ_WRITE_DIRECT);
+            // Begun, and then dropped.
+            assert!(matches!(either(opening, async {}).await, Either::Right(())));
+            while !dir.exists(name).await.expect("look up") {
+                shard.sleep(Duration::from_millis(1)).await;
+            }
+            for _ in 0..1000 {
+                if open(&path) == 0 {
+                    break;
+                }
+                shard.sleep(Duration::from_millis(2)).await;
+            }
+            assert_eq!(open(&path), 0);
+            let file = dir.open_file(name, FileOptions::READ).await.expect("open");
+            assert_eq!(open(&path), 1);
+            drop(file);
+            dir.unlink(name).await.expect("unlink");
+        }
+    });
 }

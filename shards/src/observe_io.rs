@@ -149,8 +149,6 @@ fn executor(broker: &Broker, samples: &mut Samples, labels: &Labels) {
     samples.add("chronik_shard_cpu_seconds_total", help, Kind::Counter, labels, seconds);
     let mut counter = |name, help, value| samples.counter(name, help, labels, value);
     counter("chronik_shard_turns_total", "Time slices of the shard's executor.", stats.turns);
-    let help = "How often the watchdog had to wake a shard; anything but 0 is worth a report.";
-    counter("chronik_watchdog_rescues_total", help, stats.watchdog_rescues);
     let help = "Tasks that are not finished.";
     samples.gauge("chronik_shard_tasks", help, labels, stats.live_tasks as f64);
 }

@@ -104,19 +104,26 @@ impl Dir {
         file.read_at(0, len as usize).await
     }
 
-    /// A new file of that content, synced; one of the same name goes first.
-    pub(crate) async fn write_new(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let (dir, name, content) = (self.inode, name.to_owned(), content.to_vec());
+    /// A temporary file that is left over goes first.
+    pub(crate) async fn replace(
+        &self,
+        name: &str,
+        temporary: &str,
+        content: &[u8],
+    ) -> io::Result<()> {
+        let (dir, new, content) = (self.inode, temporary.to_owned(), content.to_vec());
         let open = change(&self.host, move |disk| {
-            if disk.lookup(dir, &name).is_ok() {
-                disk.unlink(dir, &name)?;
+            if disk.lookup(dir, &new).is_ok() {
+                disk.unlink(dir, &new)?;
             }
-            let open = disk.create_file(dir, &name)?;
+            let open = disk.create_file(dir, &new)?;
             disk.write_now(open.inode, 0, &content)?;
             Ok(open)
         });
         let open = open.await?;
-        File { host: self.host.clone(), open, options: FileOptions::READ }.sync().await
+        File { host: self.host.clone(), open, options: FileOptions::READ }.sync().await?;
+        self.rename(temporary, self, name).await?;
+        self.sync().await
     }
 
     pub(crate) async fn exists(&self, name: &str) -> io::Result<bool> {

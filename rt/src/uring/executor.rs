@@ -1,11 +1,8 @@
 //! Our executor inside one immortal glommio task.
 //!
-//! The thread sleeps in the shard's own ring ([`super::ring`]): one system call submits what is
-//! new and waits for completions, other threads and the next timer. Only while something runs in
-//! glommio's ring, which is the opening of files, the loop goes back to glommio to sleep or to
-//! give way, and completions of our ring then ring a bell that glommio listens to. What is needed
-//! for that was found to work with glommio 0.9: its preemption timer is off, and the loop gives
-//! way through an expired timer, so that every yield polls its rings.
+//! glommio makes the thread's executor and binds it to its CPU; it is never gone back to. The thread
+//! sleeps in the shard's own ring ([`super::ring`]): one system call submits what is new and waits
+//! for completions, other threads and the next timer.
 //!
 //! A time slice bounds how long tasks run before completions are looked at. The thread sleeps only
 //! after it has announced so and looked once more; mail from other threads is looked for after
@@ -14,20 +11,15 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{mpsc, Arc};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use glommio::io::BufferedFile;
-use glommio::timer::Timer;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 
 use super::ring::Ring;
-use super::watchdog::{Pulse, ENDED, SLEEPING, YIELDED};
 use super::{clock, Host, LaunchError, Node};
 use crate::pool::panic_text;
 use crate::shard::{Backend, Common, Core};
@@ -51,7 +43,7 @@ pub(super) struct Spec {
     pub(super) cpu: Option<usize>,
     pub(super) node: Arc<Node>,
     pub(super) common: Common,
-    pub(super) started: mpsc::Sender<(u16, Result<Arc<Pulse>, String>)>,
+    pub(super) started: mpsc::Sender<(u16, Result<(), String>)>,
 }
 
 /// The body of a shard's thread.
@@ -73,23 +65,19 @@ where
         }
     };
     drop(report);
-    executor.run(shard(spec, bells, main));
+    executor.run(async move { shard(spec, bells, main) });
 }
 
-/// What wakes the shard's thread.
-pub(super) struct Bells {
-    pub(super) ring: Rc<Ring>,
-    /// Ends a sleep in our ring; for other threads.
+/// The shard's ring, and what ends its sleep from other threads.
+struct Bells {
+    ring: Rc<Ring>,
     wake: Arc<EventFd>,
-    /// Ends a sleep in glommio; our ring has it rung for completions while glommio is in use.
-    pub(super) glommio: Arc<EventFd>,
 }
 
 impl Bells {
     fn new() -> io::Result<Bells> {
         let wake = Arc::new(EventFd::new()?);
-        let ring = Ring::new(Arc::clone(&wake))?;
-        Ok(Bells { ring, wake, glommio: Arc::new(EventFd::new()?) })
+        Ok(Bells { ring: Ring::new(Arc::clone(&wake))?, wake })
     }
 }
 
@@ -110,21 +98,15 @@ fn executor(cpu: Option<usize>) -> Result<LocalExecutor, String> {
     }
 }
 
-async fn shard<M, F>(spec: Spec, bells: Bells, main: M)
+fn shard<M, F>(spec: Spec, bells: Bells, main: M)
 where
     M: FnOnce(Shard) -> F,
     F: Future<Output = ()> + 'static,
 {
-    // The first sleep of an executor is slow: not in the middle of someone's request.
-    Timer::new(Duration::from_micros(1)).await;
-    let (ring, reader) = (Rc::clone(&bells.ring), bells.glommio.duplicate());
-    let (core, pulse) = core(&spec, bells);
+    let ring = Rc::clone(&bells.ring);
+    let core = core(&spec, bells);
     // This thread runs this shard only, and completions wake tasks outside of our polls.
     let entered = core.queue.enter();
-    match reader {
-        Ok(reader) => core.queue.spawn(drain_bell(reader)).detach(),
-        Err(error) => fail(&spec.node, spec.id, &error.to_string()),
-    }
     let shard = Shard(Rc::clone(&core));
     match catch_unwind(AssertUnwindSafe(|| main(shard.clone()))) {
         Ok(body) => {
@@ -137,19 +119,15 @@ where
         Err(panic) => fail(&spec.node, spec.id, &*panic),
     }
     // The launcher waits for all reports, so it is there.
-    let _ = spec.started.send((spec.id, Ok(Arc::clone(&pulse))));
+    let _ = spec.started.send((spec.id, Ok(())));
     drop(spec.started);
     let turns = Loop {
         core: Rc::clone(&core),
         node: Arc::clone(&spec.node),
         ring: Rc::clone(&ring),
-        pulse: Arc::clone(&pulse),
-        yielding: Timer::new(FAR),
-        sleeping: Timer::new(FAR),
         slice_ticks: clock::ticks_in(SLICE),
     };
-    let ended = turns.await;
-    if let Err(panic) = ended {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| turns.run())) {
         fail(&spec.node, spec.id, &*panic);
     }
     let dropped = catch_unwind(AssertUnwindSafe(|| {
@@ -164,23 +142,21 @@ where
         ring.sleep(LAST_LOOK);
     }
     ring.close();
-    pulse.set(ENDED);
     drop(entered);
 }
 
 /// Makes the shard's state, and lets the node's other threads reach it.
-fn core(spec: &Spec, bells: Bells) -> (Rc<Core>, Arc<Pulse>) {
-    let waker = Arc::clone(&bells.wake);
-    let remote = Remote::new(Box::new(move || waker.ring()));
-    let pulse = Pulse::new(Arc::clone(&bells.glommio));
+fn core(spec: &Spec, bells: Bells) -> Rc<Core> {
+    let Bells { ring, wake } = bells;
+    let remote = Remote::new(Box::new(move || wake.ring()));
     let mut seed = [0; 8];
     // Jitter only: the clock does where the system has no randomness.
     if getrandom::fill(&mut seed).is_err() {
         seed = clock::now().as_nanos().to_le_bytes();
     }
     spec.node.remotes.lock().unwrap_or_else(|p| p.into_inner()).push(Arc::clone(&remote));
-    let host = Host::new(Arc::clone(&spec.node), bells, Arc::clone(&pulse));
-    let core = Rc::new(Core {
+    let host = Host::new(Arc::clone(&spec.node), ring);
+    Rc::new(Core {
         id: ShardId(spec.id),
         count: spec.count,
         queue: Queue::new(remote),
@@ -189,106 +165,68 @@ fn core(spec: &Spec, bells: Bells) -> (Rc<Core>, Arc<Pulse>) {
         common: Arc::clone(&spec.common),
         backend: Backend::Uring(host),
         ended: Cell::new(false),
-    });
-    (core, pulse)
+    })
 }
 
 fn fail(node: &Node, shard: u16, panic: &(dyn std::any::Any + Send)) {
     node.fail(LaunchError::Panicked { shard, message: panic_text(panic) });
 }
 
-type Panic = Box<dyn std::any::Any + Send>;
-
 /// The immortal task.
 struct Loop {
     core: Rc<Core>,
     node: Arc<Node>,
     ring: Rc<Ring>,
-    pulse: Arc<Pulse>,
-    yielding: Timer,
-    sleeping: Timer,
     slice_ticks: u64,
 }
 
-impl Future for Loop {
-    /// The panic that ended the shard, if one did.
-    type Output = Result<(), Panic>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.pulse.turn();
-        let turn = catch_unwind(AssertUnwindSafe(|| self.turn(context)));
-        match turn {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
-            Err(panic) => Poll::Ready(Err(panic)),
-        }
-    }
-}
-
 impl Loop {
-    /// Runs until the shard is over or glommio has to have its turn.
-    fn turn(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let core = Rc::clone(&self.core);
-        let queue = &core.queue;
-        queue.set_parked(false);
-        queue.remote().awake();
-        queue.set_unpark(context.waker());
+    /// Runs until the shard is over.
+    fn run(&self) {
+        let queue = &self.core.queue;
         self.ring.turn();
         self.fire_timers();
-        let mut start = clock::ticks();
-        let mut polls = 0;
+        let (mut start, mut polls) = (clock::ticks(), 0_u32);
         loop {
             queue.take_mail();
             if self.is_over() {
-                return Poll::Ready(());
+                return;
             }
             if queue.run_one() {
-                polls += 1;
-                if polls % POLLS_PER_TIMER_CHECK == 0 {
+                polls = polls.wrapping_add(1);
+                if polls.is_multiple_of(POLLS_PER_TIMER_CHECK) {
                     self.fire_timers();
                 }
                 if clock::ticks().wrapping_sub(start) <= self.slice_ticks {
                     continue;
                 }
-                if self.glommio_is_used() {
-                    self.give_way(context);
-                    return Poll::Pending;
-                }
                 self.ring.turn();
                 self.fire_timers();
-            } else if self.rest(context) {
-                return Poll::Pending;
+            } else {
+                self.rest();
             }
-            self.pulse.turn();
+            self.count_turn();
             start = clock::ticks();
         }
     }
 
-    /// Nothing can run: waits for what comes next, here or (true) in glommio.
-    fn rest(&mut self, context: &mut Context<'_>) -> bool {
+    /// Nothing can run: sleeps until something comes.
+    fn rest(&self) {
         if self.ring.has_completions() {
             self.ring.turn();
         }
         self.fire_timers();
         // The last operation of a shard that is to end may have been answered just now.
         if !self.core.queue.is_idle() || self.is_over() {
-            return false;
+            return;
         }
         let next = self.core.timers.borrow().next_deadline().unwrap_or(Instant::FAR);
         let wait = next.saturating_since(clock::now()).min(FAR);
-        if wait.is_zero() {
-            return false;
-        }
-        if self.glommio_is_used() {
-            return self.sleep_in_glommio(wait, context);
-        }
         let remote = self.core.queue.remote();
-        if remote.prepare_sleep() {
-            self.pulse.set(SLEEPING);
+        if !wait.is_zero() && remote.prepare_sleep() {
             self.ring.sleep(wait);
             remote.awake();
         }
-        false
     }
 
     /// The shard is to end, and no operation of its own is in flight.
@@ -296,10 +234,9 @@ impl Loop {
         (self.core.ended.get() || self.node.is_stopping()) && !self.ring.is_busy()
     }
 
-    fn glommio_is_used(&self) -> bool {
-        match &self.core.backend {
-            Backend::Uring(host) => host.glommio_is_used(),
-            Backend::Sim(_) => false,
+    fn count_turn(&self) {
+        if let Backend::Uring(host) = &self.core.backend {
+            host.count_turn();
         }
     }
 
@@ -314,48 +251,6 @@ impl Loop {
                 Some(waker) => waker.wake(),
                 None => break,
             }
-        }
-    }
-
-    /// Comes back after glommio has polled its rings.
-    fn give_way(&mut self, context: &mut Context<'_>) {
-        self.yielding.reset(FAR);
-        let far = Pin::new(&mut self.yielding).poll(context);
-        debug_assert!(far.is_pending());
-        self.yielding.reset(Duration::ZERO);
-        self.pulse.set(YIELDED);
-    }
-
-    /// Prepares to sleep in glommio. False if something came meanwhile.
-    fn sleep_in_glommio(&mut self, wait: Duration, context: &mut Context<'_>) -> bool {
-        // Submits; what completes from here on rings the bell.
-        self.ring.turn();
-        if !self.core.queue.is_idle() || self.is_over() {
-            return false;
-        }
-        self.sleeping.reset(wait);
-        if Pin::new(&mut self.sleeping).poll(context).is_ready() {
-            return false;
-        }
-        self.core.queue.set_parked(true);
-        if !self.core.queue.remote().prepare_sleep() {
-            self.core.queue.set_parked(false);
-            return false;
-        }
-        self.pulse.set(SLEEPING);
-        true
-    }
-}
-
-/// Reads the bell for ever, so that it ends glommio's sleep.
-async fn drain_bell(reader: OwnedFd) {
-    // SAFETY: the descriptor is ours and open; the file owns it from here on.
-    let file = unsafe { BufferedFile::from_raw_fd(reader.into_raw_fd()) };
-    loop {
-        if let Err(error) = file.read_at(0, 8).await {
-            // Without it glommio's sleep still ends with its own I/O and our timers.
-            tracing::error!(%error, "a shard cannot read its eventfd");
-            return;
         }
     }
 }
@@ -380,10 +275,6 @@ impl EventFd {
         // The counter cannot overflow at this rate, and nothing could be done about an error.
         // SAFETY: the buffer is valid for 8 bytes.
         unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-    }
-
-    fn duplicate(&self) -> io::Result<OwnedFd> {
-        self.0.try_clone()
     }
 }
 

@@ -1,19 +1,18 @@
 //! Files and directories on io_uring.
 //!
-//! Reads, writes and syncs of files go through the shard's own ring. glommio opens files, as
-//! `DmaFile` or `BufferedFile`; everything else that concerns names goes to a plain thread with the
-//! standard library, since glommio would do no better.
+//! Files are opened, read, written and synced through the shard's own ring. Everything else that
+//! concerns names goes to a plain thread with the standard library.
 
 use std::any::Any;
+use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use glommio::io::OpenOptions;
 
 use super::ring::FileHold;
 use super::Host;
@@ -21,14 +20,6 @@ use crate::buf::BLOCK_BYTES;
 use crate::local::oneshot::Receiver;
 use crate::shard::Backend;
 use crate::{Buf, DirEntry, FileOptions, Shard, Space};
-
-fn plain(error: glommio::GlommioError<()>) -> io::Error {
-    match error {
-        // Its text repeats operation and path, and its conversion loses the code.
-        glommio::GlommioError::EnhancedIoError { source, .. } => source,
-        other => other.into(),
-    }
-}
 
 fn host(shard: &Shard) -> &Host {
     match &shard.0.backend {
@@ -75,48 +66,36 @@ impl Dir {
         options: FileOptions,
         create: bool,
     ) -> io::Result<File> {
-        if create {
-            // Made here so that glommio opens what exists: see `settle_polling`.
-            let make = |path: &Path| {
-                fs::OpenOptions::new().write(true).create_new(true).open(path).map(drop)
-            };
-            self.io(path, make).await?;
-        }
-        let mut open = OpenOptions::new();
-        open.read(options.read || !options.write).write(options.write);
-        if options.dsync {
-            open.custom_flags(libc::O_DSYNC);
-        }
-        let host = host(&self.shard);
-        let in_glommio = host.use_glommio()?;
-        let opened = match options.direct {
-            true => {
-                self.settle_polling(path).await;
-                match open_direct(&open, path).await {
-                    // The file system knows no direct I/O: the page cache does, and syncs hold.
-                    Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                        open_buffered(&open, path).await.map(|fd| (fd, false))
-                    }
-                    opened => opened.map(|fd| (fd, true)),
-                }
-            }
-            false => open_buffered(&open, path).await.map(|fd| (fd, false)),
+        let mut flags = match (options.read || !options.write, options.write) {
+            (true, true) => libc::O_RDWR,
+            (false, _) => libc::O_WRONLY,
+            (true, false) => libc::O_RDONLY,
         };
-        drop(in_glommio);
+        if options.dsync {
+            flags |= libc::O_DSYNC;
+        }
+        let exclusive = if create { libc::O_CREAT | libc::O_EXCL } else { 0 };
+        let direct = if options.direct { libc::O_DIRECT } else { 0 };
+        let opened = match self.open_fd(path, flags | exclusive | direct).await {
+            // The file system knows no direct I/O: the page cache does, and syncs hold. A kernel
+            // may have made the file before it found out.
+            Err(error) if options.direct && error.raw_os_error() == Some(libc::EINVAL) => {
+                let create = if create { libc::O_CREAT } else { 0 };
+                self.open_fd(path, flags | create).await.map(|fd| (fd, false))
+            }
+            opened => opened.map(|fd| (fd, options.direct)),
+        };
         let (fd, direct) = opened?;
         Ok(File { shard: self.shard.clone(), fd: Rc::new(fd), direct })
     }
 
-    /// glommio decides once per device and executor whether to busy-poll for direct I/O, by a
-    /// read from the first file it opens, and takes a fresh empty file for proof that it can. A
-    /// file that is open for writing only makes the read fail, which settles it for interrupts.
-    async fn settle_polling(&self, path: &Path) {
-        let Ok(device) = fs::metadata(path).map(|metadata| metadata.dev()) else { return };
-        if !host(&self.shard).settled.borrow_mut().insert(device) {
-            return;
+    async fn open_fd(&self, path: &Path, flags: i32) -> io::Result<OwnedFd> {
+        let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+        match host(&self.shard).ring().open(path, flags).await {
+            Ok(opened) => opened,
+            // The shard has ended with the operation in flight: nobody may learn an outcome.
+            Err(_canceled) => std::future::pending().await,
         }
-        // Nothing is written through it, and the caller's own opening shows errors.
-        let _ = open_direct(OpenOptions::new().write(true), path).await;
     }
 
     pub(crate) async fn open_subdir(&self, path: &Path) -> io::Result<Dir> {
@@ -153,15 +132,23 @@ impl Dir {
         self.io(path, |path| fs::read(path).map(Bytes::from)).await
     }
 
-    /// A new file of that content, synced; one of the same name is overwritten.
-    pub(crate) async fn write_new(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+    /// All steps in one piece of work: each way to another thread and back costs as much as a step.
+    pub(crate) async fn replace(
+        &self,
+        path: &Path,
+        temporary: &Path,
+        content: &[u8],
+    ) -> io::Result<()> {
+        let (dir, temporary) = (self.path.to_path_buf(), temporary.to_owned());
         let content = content.to_vec();
-        let write = move |path: &Path| {
-            let mut file = fs::File::create(path)?;
+        let replace = move |path: &Path| {
+            let mut file = fs::File::create(&temporary)?;
             file.write_all(&content)?;
-            file.sync_all()
+            file.sync_all()?;
+            fs::rename(&temporary, path)?;
+            fs::File::open(dir)?.sync_all()
         };
-        self.io(path, write).await
+        self.io(path, replace).await
     }
 
     pub(crate) async fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -257,27 +244,6 @@ fn lock(path: &Path, owner: &str) -> io::Result<fs::File> {
     file.set_len(0)?;
     file.write_all(owner.as_bytes())?;
     Ok(file)
-}
-
-/// The descriptor outlives glommio's file, whose operations would go through glommio's ring.
-/// A descriptor of our own for a file that glommio has opened.
-fn copy_of(file: &impl AsRawFd) -> io::Result<OwnedFd> {
-    // SAFETY: `file` keeps the descriptor open during the call.
-    unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) }.try_clone_to_owned()
-}
-
-async fn open_direct(options: &OpenOptions, path: &Path) -> io::Result<OwnedFd> {
-    let file = options.dma_open(path).await.map_err(plain)?;
-    let copy = copy_of(&file);
-    file.close().await.map_err(plain)?;
-    copy
-}
-
-async fn open_buffered(options: &OpenOptions, path: &Path) -> io::Result<OwnedFd> {
-    let file = options.buffered_open(path).await.map_err(plain)?;
-    let copy = copy_of(&file);
-    file.close().await.map_err(plain)?;
-    copy
 }
 
 fn allocate(fd: RawFd, len: u64) -> io::Result<()> {

@@ -1,55 +1,39 @@
 //! The io_uring leaf of a shard: its clock, blocking work and what its files and sockets need.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::executor::Bells;
 use super::ring::Ring;
-use super::watchdog::Pulse;
 use super::{clock, Node};
 use crate::error::BlockingError;
 use crate::Instant;
 
 pub(crate) struct Host {
     pub(super) node: Arc<Node>,
-    bells: Bells,
-    pulse: Arc<Pulse>,
-    /// Operations in glommio's ring.
-    in_glommio: Cell<u32>,
-    /// Devices on which glommio has made up its mind about polled I/O; see `fs::settle_polling`.
-    pub(super) settled: RefCell<BTreeSet<u64>>,
+    ring: Rc<Ring>,
+    turns: Cell<u64>,
 }
 
 impl Host {
-    pub(super) fn new(node: Arc<Node>, bells: Bells, pulse: Arc<Pulse>) -> Host {
-        let settled = RefCell::default();
-        Host { node, bells, pulse, in_glommio: Cell::new(0), settled }
+    pub(super) fn new(node: Arc<Node>, ring: Rc<Ring>) -> Host {
+        Host { node, ring, turns: Cell::new(0) }
     }
 
     pub(super) fn ring(&self) -> &Rc<Ring> {
-        &self.bells.ring
+        &self.ring
     }
 
-    /// To be held by whoever awaits glommio: the shard's thread then sleeps there.
-    pub(super) fn use_glommio(&self) -> io::Result<InGlommio<'_>> {
-        if self.in_glommio.get() == 0 {
-            self.ring().notify(Some(&self.bells.glommio))?;
-        }
-        self.in_glommio.set(self.in_glommio.get() + 1);
-        Ok(InGlommio(self))
+    /// How often the shard's loop has looked for completions.
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.get()
     }
 
-    pub(super) fn glommio_is_used(&self) -> bool {
-        self.in_glommio.get() > 0
-    }
-
-    pub(crate) fn pulse(&self) -> &Pulse {
-        &self.pulse
+    pub(super) fn count_turn(&self) {
+        self.turns.set(self.turns.get() + 1);
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -94,18 +78,5 @@ impl Host {
 
     pub(crate) fn stop_node(&self) {
         self.node.stop();
-    }
-}
-
-pub(super) struct InGlommio<'a>(&'a Host);
-
-impl Drop for InGlommio<'_> {
-    fn drop(&mut self) {
-        let host = self.0;
-        host.in_glommio.set(host.in_glommio.get() - 1);
-        if host.in_glommio.get() == 0 {
-            // If it fails the bell goes on ringing, which costs time and harms nothing.
-            let _ = host.ring().notify(None);
-        }
     }
 }

@@ -1,8 +1,7 @@
 //! The io_uring backend: one thread per shard, each with a glommio executor that runs our own
 //! executor as its one immortal task.
 //!
-//! [`launch`] makes the threads, binds them to CPUs of the affinity mask where there are enough,
-//! and starts a watchdog. A panic in any task stops all shards of the process and is reported by
+//! [`launch`] makes the threads and binds them to CPUs of the affinity mask where there are enough. A panic in any task stops all shards of the process and is reported by
 //! [`Running::join`]; the binary's panic hook aborts before that.
 
 mod clock;
@@ -12,7 +11,6 @@ pub(crate) mod fs;
 mod host;
 pub(crate) mod net;
 mod ring;
-mod watchdog;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +22,6 @@ pub(crate) use host::Host;
 use crate::pool::Pool;
 use crate::task::Remote;
 use crate::Shard;
-use watchdog::{Pulse, Watchdog};
 
 /// How to start the shards of this process.
 #[derive(Debug, Clone, Default)]
@@ -92,7 +89,6 @@ impl Node {
 /// The running shards of this process. Dropping it does not stop them.
 pub struct Running {
     threads: Vec<JoinHandle<()>>,
-    watchdog: Watchdog,
     node: Arc<Node>,
 }
 
@@ -105,7 +101,6 @@ impl Running {
                 self.node.fail(LaunchError::Panicked { shard: shard as u16, message });
             }
         }
-        self.watchdog.stop();
         let failure = self.node.failure.lock().unwrap_or_else(|p| p.into_inner()).take();
         failure.map_or(Ok(()), Err)
     }
@@ -158,16 +153,12 @@ where
         }
     }
     drop(started);
-    let mut pulses: Vec<Option<Arc<Pulse>>> = vec![None; usize::from(count)];
     for (shard, result) in start.iter() {
-        match result {
-            Ok(pulse) => pulses[usize::from(shard)] = Some(pulse),
-            Err(reason) => node.fail(LaunchError::Start { shard, reason }),
+        if let Err(reason) = result {
+            node.fail(LaunchError::Start { shard, reason });
         }
     }
-    let pulses: Vec<Arc<Pulse>> = pulses.into_iter().flatten().collect();
-    let watchdog = Watchdog::start(pulses);
-    let running = Running { threads, watchdog, node };
+    let running = Running { threads, node };
     let failed = running.node.failure.lock().unwrap_or_else(|p| p.into_inner()).is_some();
     if failed {
         running.join()?;

@@ -1,10 +1,10 @@
 //! The shard's own io_uring: what every produce and fetch goes through.
 //!
-//! Owns one ring per shard and all operations that are in it: reads, writes and syncs of files,
-//! and the readiness of sockets. glommio's loop makes about five system calls and a memory barrier
-//! across all cores each time that its thread sleeps and wakes (a third of the broker's time at
-//! 16 KiB batches, perf/runs/2026-11-21-profile.md); here one call submits what is new, sleeps
-//! until the next timer at most, and wakes with what is done. Files are opened through glommio.
+//! Owns one ring per shard and all operations that are in it: opening files, their reads, writes and
+//! syncs, and the readiness of sockets. glommio's loop makes about five system calls and a memory
+//! barrier across all cores each time that its thread sleeps and wakes (a third of the broker's time
+//! at 16 KiB batches, perf/runs/2026-11-21-profile.md); here one call submits what is new, sleeps
+//! until the next timer at most, and wakes with what is done.
 //!
 //! An operation owns its buffer and its file from submission to completion, whoever has lost
 //! interest meanwhile. Sockets are polled once, edge-triggered: a socket that said "not now" is
@@ -14,8 +14,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -36,6 +37,8 @@ const COMPLETIONS: u32 = 4096;
 const ENTER_GETEVENTS: u32 = 1;
 /// The answer to an operation that nobody waits for.
 const NOBODY: u64 = u64::MAX;
+/// Who may use a new file, before the process's umask.
+const FILE_MODE: libc::mode_t = 0o666;
 /// The most bytes of one read or write system call.
 const TRANSFER_MAX_BYTES: usize = 1 << 30;
 
@@ -43,6 +46,7 @@ const TRANSFER_MAX_BYTES: usize = 1 << 30;
 pub(super) type FileHold = Rc<dyn AsRawFd>;
 
 enum Op {
+    Open { path: CString, flags: i32, sender: Sender<io::Result<OwnedFd>> },
     Write { file: FileHold, buf: Buf, position: u64, done: usize, sender: WriteSender },
     Read { file: FileHold, buf: Buf, position: u64, most: usize, sender: ReadSender },
     Sync { file: FileHold, sender: Sender<io::Result<()>> },
@@ -87,7 +91,7 @@ pub(crate) struct Ring {
     ops: RefCell<Ops>,
     /// Entries that found no room.
     backlog: RefCell<VecDeque<squeue::Entry>>,
-    /// Reads, writes and syncs that are not answered.
+    /// Operations on files that are not answered.
     busy: Cell<u64>,
     /// Kept for its memory.
     completions: RefCell<Vec<Completion>>,
@@ -112,12 +116,19 @@ impl Ring {
         Ok(ring)
     }
 
-    /// Whether reads, writes or syncs are in flight.
+    /// Whether operations on files are in flight.
     pub(super) fn is_busy(&self) -> bool {
         self.busy.get() > 0
     }
 
     // Operations.
+
+    /// Opens a file; `flags` are those of `open(2)`.
+    pub(super) fn open(&self, path: CString, flags: i32) -> Receiver<io::Result<OwnedFd>> {
+        let (sender, receiver) = oneshot();
+        self.begin(Op::Open { path, flags: flags | libc::O_CLOEXEC, sender });
+        receiver
+    }
 
     /// Writes the whole buffer and gives it back.
     pub(super) fn write(
@@ -162,7 +173,7 @@ impl Ring {
     }
 
     fn submit(&self, mut op: Op) {
-        // What the entry points to does not move with the operation: buffers live on the heap.
+        // What the entry points to does not move with the operation: paths and buffers live on the heap.
         let entry = entry_of(&mut op);
         let key = self.ops.borrow_mut().insert(op);
         self.push(entry.user_data(key));
@@ -172,7 +183,7 @@ impl Ring {
         let mut backlog = self.backlog.borrow_mut();
         let mut uring = self.uring.borrow_mut();
         let Some(uring) = uring.as_mut() else { return };
-        // SAFETY: buffers and descriptors of an entry are kept by `ops` until its completion.
+        // SAFETY: paths, buffers and descriptors of an entry are kept by `ops` until its completion.
         if !backlog.is_empty() || unsafe { uring.submission().push(&entry) }.is_err() {
             backlog.push_back(entry);
         }
@@ -209,16 +220,6 @@ impl Ring {
             fail(&error);
         }
         self.process();
-    }
-
-    /// Completions ring `event` from now on, or nothing any more.
-    pub(super) fn notify(&self, event: Option<&EventFd>) -> io::Result<()> {
-        let uring = self.uring.borrow();
-        let Some(uring) = uring.as_ref() else { return Ok(()) };
-        match event {
-            Some(event) => uring.submitter().register_eventfd(event.as_raw_fd()),
-            None => uring.submitter().unregister_eventfd(),
-        }
     }
 
     /// Ends everything; nothing may be busy. Sockets that were kept for their polls close.
@@ -361,6 +362,12 @@ fn fail(error: &io::Error) -> ! {
 
 fn entry_of(op: &mut Op) -> squeue::Entry {
     match op {
+        Op::Open { path, flags, .. } => {
+            opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), path.as_ptr())
+                .flags(*flags)
+                .mode(FILE_MODE)
+                .build()
+        }
         Op::Write { file, buf, position, done, .. } => {
             let rest = &buf[*done..];
             let length = rest.len().min(TRANSFER_MAX_BYTES) as u32;
@@ -395,6 +402,11 @@ fn finish(op: Op, result: i32) -> Option<Op> {
     let outcome = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
     // Where nobody waits any more, it was done all the same.
     match (op, outcome) {
+        (Op::Open { sender, .. }, outcome) => {
+            // SAFETY: a descriptor that was made for this operation; nobody else knows it.
+            let open = |_| unsafe { OwnedFd::from_raw_fd(result) };
+            drop(sender.send(outcome.map(open)));
+        }
         (Op::Write { sender, .. } | Op::Read { sender, .. }, Err(error)) => {
             drop(sender.send(Err(error)));
         }
