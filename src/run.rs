@@ -5,6 +5,7 @@
 //! at once, which is a crash: nothing durable is lost. What the broker does lives in `shards` and `bootstrap`.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{mpsc, Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -39,8 +40,11 @@ const ECHO: Duration = Duration::from_secs(1);
 const OPEN_FILES_USUAL: u64 = 1024;
 /// Descriptors that are no connections: standard streams, rings, listeners, folders.
 const FILES_OF_PROCESS: u64 = 128;
-/// Open segments at most, log files, and some to spare.
-const FILES_PER_SHARD: u64 = 640;
+/// Descriptors of a shard beside its segments: log files, and some to spare.
+const FILES_PER_SHARD: u64 = 128;
+/// Fewest and most segments that a shard keeps open. With fewer than there are partitions that take
+/// records, every flush round opens them all again.
+const SEGMENTS_PER_SHARD: RangeInclusive<u64> = 512..=8192;
 
 /// Runs a broker until it is told to stop.
 pub fn run(resolved: Resolved, sources: Sources) -> Result<(), Failure> {
@@ -75,8 +79,8 @@ pub fn run(resolved: Resolved, sources: Sources) -> Result<(), Failure> {
     }
     let port = PortClaim::new(config.bind_addr, config.kafka_port)?;
     let launch = uring::Options { shards: config.shards, ..uring::Options::default() };
-    let ceiling = connections_ceiling(open_files, launch.shard_count());
-    let options = Arc::new(broker_options(&config, port.address(), ceiling)?);
+    let descriptors = Descriptors::share(open_files, launch.shard_count());
+    let options = Arc::new(broker_options(&config, port.address(), descriptors)?);
     warn_of_unknown_name(options.advertised_addr.clone(), port.address().port());
 
     let stop = StopSwitch::default();
@@ -88,7 +92,7 @@ pub fn run(resolved: Resolved, sources: Sources) -> Result<(), Failure> {
         bind: SocketAddr::new(config.bind_addr, port.address().port()),
         dual_stack: config.bind_addr.is_unspecified() && port.address().is_ipv6(),
         advertised: advertised(&options, port.address().port()),
-        connections_max: ceiling,
+        connections_max: descriptors.connections,
         http_on_kafka_port: config.http_on_kafka_port,
         relaxed: options.acknowledge == Acknowledge::Relaxed,
     };
@@ -225,15 +229,32 @@ fn reload_filter(logging: &Logging, sources: &Sources) {
     }
 }
 
-/// Connections that the limit of open files leaves room for, beside the files of the shards.
-fn connections_ceiling(open_files: u64, shards: u16) -> u32 {
-    let files = FILES_OF_PROCESS + FILES_PER_SHARD * u64::from(shards);
-    let left = open_files - files.min(open_files / 2);
-    u32::try_from(left).unwrap_or(u32::MAX)
+/// How the limit of open files is shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Descriptors {
+    /// Of each shard.
+    segments: u64,
+    /// What is left, at least half of all.
+    connections: u32,
+}
+
+impl Descriptors {
+    fn share(open_files: u64, shards: u16) -> Descriptors {
+        let shards = u64::from(shards);
+        let (fewest, most) = SEGMENTS_PER_SHARD.into_inner();
+        let segments = (open_files / 4 / shards).clamp(fewest, most);
+        let files = FILES_OF_PROCESS + (FILES_PER_SHARD + segments) * shards;
+        let left = open_files - files.min(open_files / 2);
+        Descriptors { segments, connections: u32::try_from(left).unwrap_or(u32::MAX) }
+    }
 }
 
 /// The configuration as the broker takes it. `bound` is what the shards listen on.
-fn broker_options(config: &Config, bound: SocketAddr, ceiling: u32) -> Result<Options, Failure> {
+fn broker_options(
+    config: &Config,
+    bound: SocketAddr,
+    descriptors: Descriptors,
+) -> Result<Options, Failure> {
     let node = NodeId(config.node_id);
     let mut settings = Settings::new(node);
     let advertised = config.advertised_addr.as_ref().map(|host| {
@@ -266,7 +287,8 @@ fn broker_options(config: &Config, bound: SocketAddr, ceiling: u32) -> Result<Op
         staged_min_bytes: config.staged_min_bytes,
         cache_bytes: config.cache_memory_bytes,
         request_memory_bytes: config.request_memory_bytes,
-        connections_ceiling: ceiling,
+        connections_ceiling: descriptors.connections,
+        open_segments_max: descriptors.segments as usize,
         disk_reserve_bytes: config.disk_reserve_bytes,
         consumer_lag_series_max: config.consumer_lag_series_max,
         ..Options::new(node, config.data_dir.clone())
@@ -359,8 +381,13 @@ mod tests {
 
     #[test]
     fn connections_get_what_the_files_leave_and_half_at_least() {
-        assert_eq!(connections_ceiling(1024, 2), 512);
-        assert_eq!(connections_ceiling(20_000, 2), 20_000 - 128 - 1280);
-        assert_eq!(connections_ceiling(u64::MAX, 2), u32::MAX);
+        let share = |open_files, shards| {
+            let Descriptors { segments, connections } = Descriptors::share(open_files, shards);
+            (segments, u64::from(connections))
+        };
+        assert_eq!(share(1024, 2), (512, 512));
+        assert_eq!(share(20_000, 2), (2500, 20_000 - 128 - 2 * 2628));
+        assert_eq!(share(65_536, 64), (512, 65_536 / 2));
+        assert_eq!(share(u64::MAX, 2), (8192, u64::from(u32::MAX)));
     }
 }

@@ -69,6 +69,8 @@ pub struct Options {
     /// Most connections at once, whatever `max.connections` says: what the limit of open files
     /// leaves.
     pub connections_ceiling: u32,
+    /// Segments that each shard keeps open at most.
+    pub open_segments_max: usize,
     /// Produce is refused while the disk has less space left.
     pub disk_reserve_bytes: u64,
     /// How many series of consumer lag the metrics show.
@@ -126,6 +128,7 @@ impl Options {
             staged_min_bytes: 128 << 10,
             request_memory_bytes: 512 << 20,
             connections_ceiling: u32::MAX,
+            open_segments_max: 512,
             disk_reserve_bytes: 1 << 30,
             consumer_lag_series_max: 10_000,
         }

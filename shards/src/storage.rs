@@ -30,6 +30,9 @@ use crate::partition::PartitionRef;
 pub const FOLDER: &str = "topics";
 /// How often the log is asked whether it runs short of space.
 const PRESSURE_CHECK: Duration = Duration::from_millis(250);
+/// Least and most bytes that make a flush round due.
+const DIRTY_MIN_BYTES: u64 = 8 << 20;
+const DIRTY_MAX_BYTES: u64 = 64 << 20;
 
 /// The partitions of a shard by group, as placement and checkpoints share them.
 pub type Partitions = Rc<RefCell<BTreeMap<GroupId, PartitionRef>>>;
@@ -55,9 +58,9 @@ impl Storage {
         let shares = u64::from(shard.count());
         let options = LogOptions {
             cache_bytes: options.cache_bytes / shares,
-            // Well below the log's budget, so that rounds run before it is under pressure.
-            dirty_bytes: (options.wal_budget_bytes / shares / 8).min(64 << 20),
+            dirty_bytes: dirty_bytes(options, shares),
             staged_min_bytes: options.staged_min_bytes,
+            open_files_max: options.open_segments_max,
             ..LogOptions::default()
         };
         let context = LogContext::new(shard.clone(), topics, reader, options);
@@ -100,6 +103,14 @@ impl Storage {
 /// Rounds until the shard ends. An error means that data may not be durable which we believe is:
 /// the process must not go on. Of a log that was stopped in order, the last round asks in vain:
 /// the next start does its work again.
+/// What makes a round due on one of `shards` shards: well below the log's budget, so that rounds run
+/// before it is under pressure, and half of the cache, so that what waits for a round, and what comes
+/// while it runs, is still in memory: the rest is read back from the log, batch by batch.
+fn dirty_bytes(options: &Options, shards: u64) -> u64 {
+    let (log, cache) = (options.wal_budget_bytes / shards, options.cache_bytes / shards);
+    (cache / 2).max(DIRTY_MIN_BYTES).min(log / 8).min(DIRTY_MAX_BYTES)
+}
+
 async fn run(flusher: Flusher, wal: Wal) {
     let Err(error) = flusher.run().await else { return };
     let in_order = wal.is_stopped() && wal.poisoned().is_none();
@@ -252,5 +263,24 @@ impl RecordSearch for Search {
         });
         scanned.map_err(|error| error.to_string())?;
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::NodeId;
+
+    #[test]
+    fn a_round_is_due_before_the_cache_is_full_or_the_log_under_pressure() {
+        let with = |cache_bytes, wal_budget_bytes| {
+            let defaults = Options::new(NodeId(1), "data".into());
+            dirty_bytes(&Options { cache_bytes, wal_budget_bytes, ..defaults }, 2)
+        };
+        assert_eq!(with(128 << 20, 1 << 30), 32 << 20);
+        assert_eq!(with(1 << 30, 8 << 30), DIRTY_MAX_BYTES);
+        assert_eq!(with(1 << 30, 256 << 20), 16 << 20);
+        assert_eq!(with(1 << 20, 1 << 30), DIRTY_MIN_BYTES);
+        assert_eq!(with(1 << 20, 64 << 20), 4 << 20);
     }
 }

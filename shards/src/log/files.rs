@@ -1,10 +1,11 @@
-//! The folders and files of a shard's partitions: names, and the bounded sets of open segment
-//! files, open folders and mapped indexes. Only what is in nobody's hands is closed.
+//! The folders and files of a shard's partitions: names, the folders that are known, and the bounded
+//! sets of open segment files and mapped indexes. Only what is in nobody's hands is closed.
 //!
-//! Lives on one shard. It knows names and handles, never what is in a file.
+//! Lives on one shard. It knows names and handles, never what is in a file. A folder is a path, not
+//! a descriptor, so those of all partitions with files are kept.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::io;
 use std::rc::Rc;
 
@@ -66,36 +67,39 @@ impl FileKey {
 
 /// A bounded set of handles; the one that was used least recently makes room.
 struct Recent<T> {
+    /// With the time of the last use.
     entries: BTreeMap<FileKey, (T, u64)>,
+    by_use: BTreeMap<u64, FileKey>,
     most: usize,
     clock: u64,
 }
 
 impl<T: Clone> Recent<T> {
     fn new(most: usize) -> Self {
-        Recent { entries: BTreeMap::new(), most: most.max(1), clock: 0 }
+        Recent { entries: BTreeMap::new(), by_use: BTreeMap::new(), most: most.max(1), clock: 0 }
     }
 
     fn find(&mut self, key: FileKey) -> Option<T> {
-        self.clock += 1;
-        let clock = self.clock;
-        let (value, used) = self.entries.get_mut(&key)?;
-        *used = clock;
-        Some(value.clone())
+        let value = self.entries.get(&key)?.0.clone();
+        self.insert(key, value.clone());
+        Some(value)
     }
 
     fn insert(&mut self, key: FileKey, value: T) {
+        self.remove(key);
         while self.entries.len() >= self.most {
-            let oldest = self.entries.iter().min_by_key(|(_, (_, used))| *used);
-            let Some(oldest) = oldest.map(|(key, _)| *key) else { break };
+            let Some((_, oldest)) = self.by_use.pop_first() else { break };
             self.entries.remove(&oldest);
         }
         self.clock += 1;
+        self.by_use.insert(self.clock, key);
         self.entries.insert(key, (value, self.clock));
     }
 
     fn remove(&mut self, key: FileKey) {
-        self.entries.remove(&key);
+        if let Some((_, used)) = self.entries.remove(&key) {
+            self.by_use.remove(&used);
+        }
     }
 
     fn remove_partition(&mut self, identity: &PartitionIdentity) {
@@ -103,9 +107,17 @@ impl<T: Clone> Recent<T> {
         let high = FileKey::new(identity, Offset(i64::MAX));
         let keys: Vec<_> = self.entries.range(low..=high).map(|(key, _)| *key).collect();
         for key in keys {
-            self.entries.remove(&key);
+            self.remove(key);
         }
     }
+}
+
+/// A folder that is there.
+#[derive(Clone)]
+struct Folder {
+    dir: Dir,
+    /// Its name is durable: it was made, or found and its parent synced, in this life of the process.
+    named: bool,
 }
 
 /// The open handles of one shard.
@@ -113,9 +125,10 @@ pub(super) struct Files {
     topics: Dir,
     files: RefCell<Recent<File>>,
     maps: RefCell<Recent<Rc<Mapped>>>,
-    dirs: RefCell<Recent<Dir>>,
-    /// Partitions whose folder was made, or found and synced, in this life of the process.
-    named: RefCell<BTreeSet<FileKey>>,
+    /// By topic.
+    topic_folders: RefCell<BTreeMap<[u8; 16], Folder>>,
+    /// By topic and number of the partition.
+    folders: RefCell<BTreeMap<([u8; 16], i32), Folder>>,
     opened: Cell<u64>,
 }
 
@@ -126,8 +139,8 @@ impl Files {
             topics,
             files: RefCell::new(Recent::new(open_files_max)),
             maps: RefCell::new(Recent::new(maps_max)),
-            dirs: RefCell::new(Recent::new(open_files_max)),
-            named: RefCell::default(),
+            topic_folders: RefCell::default(),
+            folders: RefCell::default(),
             opened: Cell::new(0),
         }
     }
@@ -149,27 +162,70 @@ impl Files {
 
     /// The partition's folder; `NotFound` if it has none yet.
     pub async fn dir(&self, identity: &PartitionIdentity) -> io::Result<Dir> {
-        let key = FileKey::new(identity, Offset(0));
-        if let Some(dir) = self.dirs.borrow_mut().find(key) {
-            return Ok(dir);
+        let key = (identity.topic, identity.partition);
+        if let Some(folder) = self.folders.borrow().get(&key) {
+            return Ok(folder.dir.clone());
         }
-        let topic = self.topics.open_subdir(&identity.topic_folder()).await?;
+        let topic = self.topic_dir(identity).await?;
         let dir = topic.open_subdir(&identity.partition_folder()).await?;
-        self.dirs.borrow_mut().insert(key, dir.clone());
+        let found = Folder { dir: dir.clone(), named: false };
+        self.folders.borrow_mut().entry(key).or_insert(found);
         Ok(dir)
     }
 
-    /// The partition's folder, made if there is none. Its name is durable: one that is found may be
-    /// that of a process which was killed before it had synced it.
-    pub async fn make_dir(&self, identity: &PartitionIdentity) -> io::Result<Dir> {
-        let key = FileKey::new(identity, Offset(0));
-        let named = self.named.borrow().contains(&key);
-        if named {
-            return self.dir(identity).await;
+    async fn topic_dir(&self, identity: &PartitionIdentity) -> io::Result<Dir> {
+        if let Some(folder) = self.topic_folders.borrow().get(&identity.topic) {
+            return Ok(folder.dir.clone());
         }
-        let topic = subdir(&self.topics, &identity.topic_folder()).await?;
-        let dir = subdir(&topic, &identity.partition_folder()).await?;
-        self.named.borrow_mut().insert(key);
+        let dir = self.topics.open_subdir(&identity.topic_folder()).await?;
+        let found = Folder { dir: dir.clone(), named: false };
+        self.topic_folders.borrow_mut().entry(identity.topic).or_insert(found);
+        Ok(dir)
+    }
+
+    /// The partition's folder, made if there is none, its name durable.
+    pub async fn make_dir(&self, identity: &PartitionIdentity) -> io::Result<Dir> {
+        self.make_dirs(&[*identity]).await?;
+        self.dir(identity).await
+    }
+
+    /// Makes the folders that are missing. The names of all are durable then; a folder that is found
+    /// may be that of a process which was killed before it had synced it. One sync names all the
+    /// partitions of a topic.
+    pub async fn make_dirs(&self, identities: &[PartitionIdentity]) -> io::Result<()> {
+        let unnamed: Vec<_> = {
+            let folders = self.folders.borrow();
+            let named = |identity: &PartitionIdentity| {
+                let folder = folders.get(&(identity.topic, identity.partition));
+                folder.is_some_and(|folder| folder.named)
+            };
+            identities.iter().filter(|identity| !named(identity)).copied().collect()
+        };
+        let (mut topics, mut made) = (BTreeMap::new(), Vec::with_capacity(unnamed.len()));
+        for identity in unnamed {
+            let topic = match topics.entry(identity.topic) {
+                Entry::Occupied(topic) => topic.into_mut(),
+                Entry::Vacant(topic) => topic.insert(self.make_topic_dir(&identity).await?),
+            };
+            let dir = subdir(topic, &identity.partition_folder()).await?;
+            made.push(((identity.topic, identity.partition), Folder { dir, named: true }));
+        }
+        for topic in topics.values() {
+            topic.sync().await?;
+        }
+        self.folders.borrow_mut().extend(made);
+        Ok(())
+    }
+
+    async fn make_topic_dir(&self, identity: &PartitionIdentity) -> io::Result<Dir> {
+        let known = self.topic_folders.borrow().get(&identity.topic).cloned();
+        if let Some(folder) = known.filter(|folder| folder.named) {
+            return Ok(folder.dir);
+        }
+        let dir = subdir(&self.topics, &identity.topic_folder()).await?;
+        self.topics.sync().await?;
+        let folder = Folder { dir: dir.clone(), named: true };
+        self.topic_folders.borrow_mut().insert(identity.topic, folder);
         Ok(dir)
     }
 
@@ -206,10 +262,16 @@ impl Files {
         let dir = self.make_dir(identity).await?;
         let name = file_name(base, FileKind::Segment);
         match dir.create_file(&name, FileOptions::READ_WRITE_DIRECT).await {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.segment(identity, base).await
+            }
+            made => {
+                let file = made?;
+                self.opened.set(self.opened.get() + 1);
+                self.files.borrow_mut().insert(FileKey::new(identity, base), file.clone());
+                Ok(file)
+            }
         }
-        self.segment(identity, base).await
     }
 
     /// The index of a closed segment, mapped; `None` if it has no index file.
@@ -262,8 +324,7 @@ impl Files {
     pub async fn remove_partition(&self, identity: &PartitionIdentity) -> io::Result<()> {
         self.files.borrow_mut().remove_partition(identity);
         self.maps.borrow_mut().remove_partition(identity);
-        self.dirs.borrow_mut().remove_partition(identity);
-        self.named.borrow_mut().remove(&FileKey::new(identity, Offset(0)));
+        self.forget_folder(identity);
         let name = identity.topic_folder();
         let topic = match self.topics.open_subdir(&name).await {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -275,18 +336,25 @@ impl Files {
         }
         topic.sync().await
     }
+
+    fn forget_folder(&self, identity: &PartitionIdentity) {
+        let mut folders = self.folders.borrow_mut();
+        folders.remove(&(identity.topic, identity.partition));
+        let of_topic = (identity.topic, i32::MIN)..=(identity.topic, i32::MAX);
+        if folders.range(of_topic).next().is_none() {
+            self.topic_folders.borrow_mut().remove(&identity.topic);
+        }
+    }
 }
 
+/// The folder, made if there is none; not synced.
 async fn subdir(parent: &Dir, name: &str) -> io::Result<Dir> {
-    let dir = match parent.create_subdir(name).await {
+    match parent.create_subdir(name).await {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            parent.open_subdir(name).await?
+            parent.open_subdir(name).await
         }
-        made => made?,
-    };
-    // Also when it was there: another shard, or an earlier life, may have made it and not synced it.
-    parent.sync().await?;
-    Ok(dir)
+        made => made,
+    }
 }
 
 #[cfg(test)]

@@ -31,8 +31,9 @@ use super::read::ReadError;
 use super::staging::Layout;
 use super::types::{CommittedBatch, Local, PartitionIdentity, Payload};
 
-/// Partitions that a round works on side by side.
-const WIDTH: usize = 32;
+/// Partitions that a round works on side by side. With more of them a round ends no sooner, and the
+/// log's writes wait longer behind those of the round (perf/runs/2026-11-22-partitions.md).
+const WIDTH: usize = 4;
 /// How long a round that met a full disk waits before the next.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -181,6 +182,7 @@ impl Flusher {
         let _alone = context.round.acquire(1).await;
         let partitions: Vec<_> =
             take_dirty(context).into_iter().filter(|partition| !partition.removed.get()).collect();
+        self.make_folders(&partitions).await?;
         let mut report = RoundReport::default();
         let written = side_by_side(partitions, |partition| async move {
             let outcome = write_partition(&partition).await;
@@ -222,6 +224,17 @@ impl Flusher {
             stats.disk_full = report.full > 0;
         });
         Ok(report)
+    }
+
+    /// The folders of partitions that write for the first time, all at once.
+    async fn make_folders(&self, partitions: &[Rc<PartitionInner>]) -> Result<(), FlushError> {
+        let writing = partitions.iter().filter(|p| p.state.borrow().writable_bytes() > 0);
+        let identities: Vec<_> = writing.map(|partition| partition.identity).collect();
+        match self.context.files.make_dirs(&identities).await {
+            // Each partition that lacks one tries again, and says so.
+            Err(error) if is_full(&error) => Ok(()),
+            made => Ok(made?),
+        }
     }
 
     /// Hands the checkpoints out, waits for them, and removes what nothing names any more.
