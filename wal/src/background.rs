@@ -153,7 +153,7 @@ async fn wait_for_space(core: &Rc<Core>, error: DiskError) {
         return;
     }
     let deadline = core.shard.now() + FULL_DISK_RETRY;
-    rt::either(core.has_spare_or_stops(), core.shard.sleep_until(deadline)).await;
+    rt::either(core.gains_spare_or_stops(), core.shard.sleep_until(deadline)).await;
 }
 
 /// A file's salt is random, so that no frame of its former life passes for one of its own.
@@ -169,11 +169,13 @@ pub(crate) fn new_salt(shard: &rt::Shard) -> u64 {
 }
 
 impl Core {
-    /// Waits until a file was recycled, or background tasks have to end.
-    async fn has_spare_or_stops(&self) {
+    /// Waits until a file was recycled, or background tasks have to end. Spares that are there may
+    /// be what found no room.
+    async fn gains_spare_or_stops(&self) {
+        let there = self.state().spares.len();
         loop {
             let changed = self.change.notified();
-            if !self.preparing() || !self.state().spares.is_empty() {
+            if !self.preparing() || self.state().spares.len() > there {
                 return;
             }
             changed.await;
