@@ -751,7 +751,7 @@ fn a_spare_that_the_full_disk_cannot_take_is_tried_once_a_second() {
     });
     world.run_for(Duration::from_secs(4));
     let disk = world.disk(node);
-    let spares: Vec<_> = disk.files().into_iter().filter(is_spare).collect();
+    let spares: Vec<_> = disk.files().into_iter().filter(|path| is_spare(path)).collect();
     assert!(spares.len() >= 3, "{spares:?}");
     for spare in &spares {
         assert!(disk.truncate_file(spare, 0));
@@ -771,6 +771,6 @@ fn a_spare_that_the_full_disk_cannot_take_is_tried_once_a_second() {
     assert!(*appended.borrow() > reached, "it goes on when there is room");
 }
 
-fn is_spare(path: &std::path::PathBuf) -> bool {
+fn is_spare(path: &std::path::Path) -> bool {
     path.extension().is_some_and(|extension| extension == "spare")
 }
