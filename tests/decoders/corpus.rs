@@ -19,7 +19,9 @@ use shards::meta::{Command, Endpoint, NewTopic, NodeId, State, TopicId};
 use shards::partition::control::Control;
 use shards::partition::producers::{BatchInfo, ProducerStates};
 use uuid::Uuid;
-use wal::{GroupId, Index, Term};
+use wal::{GroupId, Index, Term, Wal};
+
+use crate::entries::worlds::{self, FILES, REACHED_BYTES, WAL_OPTIONS};
 
 /// (decoder, name, bytes)
 pub fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
@@ -292,8 +294,11 @@ fn folder() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         bootstrap::Identity::load_or_create(&shard, &data, 1, node).await.expect("an identity");
         wal::probe::probe(&shard, &data).await.expect("a result");
         let mut seeds = Vec::new();
-        for (which, name) in ["node", "layout", "wal-probe"].into_iter().enumerate() {
+        let opened = Wal::open(&shard, data.clone(), WAL_OPTIONS, worlds::IDENTITY).await;
+        opened.expect("a log").0.stop().await;
+        for (which, name) in FILES.into_iter().enumerate() {
             let content = data.read(name).await.expect("a file");
+            let content = if name == "reached" { content.slice(..REACHED_BYTES) } else { content };
             seeds.push(("folder", name, [&[which as u8][..], &content].concat()));
         }
         seeds

@@ -20,24 +20,49 @@ use wal::format::{
     record_bytes, FileHeader, FrameHeader, RecordHeader, RecordKind, BLOCK_BYTES,
     FRAME_HEADER_BYTES,
 };
+use wal::inspect::InspectOptions;
 use wal::layout::Layout;
 use wal::{
     FileSequence, Flush, FrameNumber, GroupId, Identity, Index, Owner, ReplicaId, Term, Wal,
     WalOptions,
 };
 
-/// The small files of a data folder, by the first byte: who the node is, its layout, the probe.
+/// The small files of a data folder, by the first byte: who the node is, its layout, the probe, and
+/// how far a log reaches.
 pub fn folder(bytes: &[u8]) {
-    const FILES: [&str; 3] = ["node", "layout", "wal-probe"];
     let Some((which, content)) = bytes.split_first() else { return };
     let name = FILES[usize::from(*which) % FILES.len()];
-    for content in [content.to_vec(), with_checksum(content)] {
+    let checked = if name == REACHED { reached(content) } else { with_checksum(content) };
+    for content in [content.to_vec(), checked] {
         rt::sim::run(1, move |shard| async move {
             let data = shard.create_dir("/data").await.expect("a folder");
             data.replace(name, &content).await.expect("a file");
-            read_folder(&shard, &data).await;
+            match name {
+                REACHED => read_log(&shard, &data).await,
+                _ => read_folder(&shard, &data).await,
+            }
         });
     }
+}
+
+/// A log without a file that may be said to have come far.
+async fn read_log(shard: &Shard, dir: &Dir) {
+    let _ = wal::inspect::inspect(shard, dir, InspectOptions::default(), |_| ()).await;
+    if let Ok((wal, _)) = Wal::open(shard, dir.clone(), WAL_OPTIONS, IDENTITY).await {
+        wal.stop().await;
+    }
+}
+
+/// The file `reached`, with its checksum and this log's identity made right (wal/FORMAT.md).
+fn reached(content: &[u8]) -> Vec<u8> {
+    let mut file = content.to_vec();
+    file.resize(REACHED_BYTES, 0);
+    file[16..32].copy_from_slice(&IDENTITY.node);
+    file[32..34].copy_from_slice(&IDENTITY.shard.0.to_le_bytes());
+    file[36..40].copy_from_slice(&IDENTITY.generation.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&file[..12]), &file[16..]);
+    file[12..16].copy_from_slice(&crc.to_le_bytes());
+    file
 }
 
 async fn read_folder(shard: &Shard, data: &Dir) {
@@ -87,8 +112,21 @@ pub fn segment(bytes: &[u8]) {
     });
 }
 
+/// The small files of a data folder, and of a log's.
+pub const FILES: [&str; 4] = ["node", "layout", "wal-probe", REACHED];
+const REACHED: &str = "reached";
+/// Of `reached`, the bytes that mean something.
+pub const REACHED_BYTES: usize = 64;
 const WAL_FILE_BYTES: u64 = 128 << 10;
-const IDENTITY: Identity = Identity { node: [7; 16], shard: ShardId(0), generation: 1 };
+pub const WAL_OPTIONS: WalOptions = WalOptions {
+    file_bytes: WAL_FILE_BYTES,
+    first_file_bytes: WAL_FILE_BYTES,
+    budget_bytes: 6 * WAL_FILE_BYTES,
+    frame_max_bytes: 32 << 10,
+    flush: Flush::Fdatasync,
+    fill_ahead: false,
+};
+pub const IDENTITY: Identity = Identity { node: [7; 16], shard: ShardId(0), generation: 1 };
 
 /// A log whose frames are whole and whose records say anything: recovery, and the Raft groups on
 /// it. Each record is kind, flags, group and replica, index, term, length of the body, body; kind
@@ -98,15 +136,8 @@ pub fn replay(bytes: &[u8]) {
     rt::sim::run(1, move |shard| async move {
         let dir = shard.create_dir("/data/wal").await.expect("a folder");
         dir.replace(&format!("{:020}.wal", 1), &file).await.expect("a file");
-        let options = WalOptions {
-            file_bytes: WAL_FILE_BYTES,
-            first_file_bytes: WAL_FILE_BYTES,
-            budget_bytes: 6 * WAL_FILE_BYTES,
-            frame_max_bytes: 32 << 10,
-            flush: Flush::Fdatasync,
-            fill_ahead: false,
-        };
-        let Ok((wal, recovered)) = Wal::open(&shard, dir, options, IDENTITY).await else { return };
+        let opened = Wal::open(&shard, dir, WAL_OPTIONS, IDENTITY).await;
+        let Ok((wal, recovered)) = opened else { return };
         let groups = Groups::new(&shard, wal.clone(), GroupsOptions::default());
         for (owner, replica) in &recovered.replicas {
             let _ = groups.open(*owner, replica, Rc::new(RefCell::new(Deaf)));
