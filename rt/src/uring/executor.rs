@@ -260,8 +260,7 @@ pub(super) struct EventFd(OwnedFd);
 
 impl EventFd {
     pub(super) fn new() -> io::Result<EventFd> {
-        // SAFETY: no pointers; the result is checked. Blocking, so that a read through the ring
-        // waits instead of failing.
+        // SAFETY: no pointers; the result is checked.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
