@@ -27,6 +27,8 @@ pub const DISK_BYTES: u64 = 1 << 30;
 const STAGED_MIN_BYTES: u32 = 5_000;
 /// Virtual time in which a broker without faults must have answered everything.
 const LIMIT: Duration = Duration::from_secs(120);
+/// The same for reading the whole log, which takes less than a second.
+const AUDIT_LIMIT: Duration = Duration::from_secs(20);
 /// What a stop in order may take for its segments.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -380,7 +382,7 @@ impl Stage {
         let before = self.history.borrow().audits.len();
         self.history.borrow_mut().audit_progress.clear();
         self.add_client(false, audit::run);
-        if !self.drive(LIMIT, |_, history| history.audits.len() > before)? {
+        if !self.drive(AUDIT_LIMIT, |_, history| history.audits.len() > before)? {
             let history = self.history.borrow();
             history.judge_unreadable()?;
             let progress = &history.audit_progress;
