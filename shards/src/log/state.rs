@@ -246,11 +246,16 @@ impl LogState {
 
     /// Is there anything on disk or pending that lies wholly below the log start?
     pub fn has_retired(&self) -> bool {
-        let pending = self.tail.get(self.pending_from());
         self.closed.first().is_some_and(|segment| segment.next_offset <= self.log_start)
-            || (self.active_is_below()
-                || pending.is_some_and(|batch| batch.next_offset() <= self.log_start))
+            || (self.active_is_below() || self.pending_is_below())
                 && !self.is_held(self.retirable())
+    }
+
+    /// Does the first pending batch lie below the log start? Asked at every commit: the tail, which
+    /// is long and out of the processor's caches, is looked at only if it can.
+    fn pending_is_below(&self) -> bool {
+        self.flushed.next_offset < self.log_start
+            && self.pending().next().is_some_and(|batch| batch.next_offset() <= self.log_start)
     }
 
     /// What would be the last flushed batch if all that lies below the log start were given up.
@@ -415,7 +420,12 @@ impl LogState {
     /// Gives back the memory of the batch with this base offset: a flushed one leaves the cache
     /// with all before it, a pending one stays in the WAL alone. `false` when it must stay.
     pub fn evict(&mut self, base_offset: Offset) -> bool {
-        let at = self.tail.partition_point(|batch| batch.base_offset < base_offset);
+        let before = |batch: &CommittedBatch| batch.base_offset < base_offset;
+        // Nearly always it is the oldest, and a search would touch memory that nobody else does.
+        let at = match self.tail.front() {
+            Some(front) if !before(front) => 0,
+            _ => self.tail.partition_point(before),
+        };
         let Some(batch) = self.tail.get_mut(at) else { return true };
         if batch.base_offset != base_offset {
             return true;
