@@ -44,6 +44,13 @@ impl Frames {
         Ok(Some(frame))
     }
 
+    /// Whether the next frame has been read already, all of it.
+    pub fn has_another(&self) -> bool {
+        let unread = &self.buffer[self.start..self.end];
+        let length = unread.first_chunk().map(|length| u32::from_be_bytes(*length));
+        length.is_some_and(|length| unread.len() - 4 >= length as usize)
+    }
+
     /// Reads until so many bytes are there; false when the stream ends before any of them.
     fn fill(&mut self, bytes: usize) -> io::Result<bool> {
         if self.start == self.end {

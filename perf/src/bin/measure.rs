@@ -77,7 +77,7 @@ fn command() -> Command {
                         .long("subjects")
                         .value_delimiter(',')
                         .action(ArgAction::Append)
-                        .help("Only these: null, chronik, chronik-relaxed, kafka, kafka-flush"),
+                        .help("Only these: null, null-durable, chronik, chronik-relaxed, kafka, kafka-flush"),
                 )
                 .arg(folder("out", "Where results are appended").required(true))
                 .arg(scale.clone())

@@ -4,9 +4,11 @@
 //! costs nothing. See `chronik_perf::null`.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use chronik_perf::null::{serve, When};
 use clap::{value_parser, Arg, Command};
 
 #[global_allocator]
@@ -38,13 +40,26 @@ fn main() -> ExitCode {
                     "Microseconds after which each request is answered, as if it waited for a disk",
                 ),
         )
+        .arg(
+            Arg::new("durable")
+                .long("durable")
+                .value_name("FOLDER")
+                .value_parser(value_parser!(PathBuf))
+                .conflicts_with("delay-us")
+                .help("Writes each Produce to a file in here, durably, before it is answered"),
+        )
         .get_matches();
     let port: u16 = *matches.get_one("port").expect("it has a default");
     let partitions: i32 = *matches.get_one("partitions").expect("it has a default");
     let delay_us: u64 = *matches.get_one("delay-us").expect("it has a default");
+    let when = match matches.get_one::<PathBuf>("durable") {
+        Some(folder) => When::Durable(folder.clone()),
+        None if delay_us > 0 => When::After(Duration::from_micros(delay_us)),
+        None => When::AtOnce,
+    };
     let served = TcpListener::bind(("127.0.0.1", port)).and_then(|listener| {
         println!("null-broker ready on {}", listener.local_addr()?);
-        chronik_perf::null::serve(listener, partitions, Duration::from_micros(delay_us))
+        serve(listener, partitions, &when)
     });
     match served {
         Ok(()) => ExitCode::SUCCESS,

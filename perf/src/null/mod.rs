@@ -4,14 +4,17 @@
 //! and a Produce is parsed only as far as its answer needs (topics and partitions), so that what is
 //! left is the cost of the sockets. It checks no checksum, remembers no record and serves no
 //! consumer: a fetch is always empty. It can answer late, as a broker does that waits for a disk:
-//! what a client reaches then is its ceiling at that latency.
+//! what a client reaches then is its ceiling at that latency. Or it can make each Produce durable
+//! first: what any broker pays that keeps its word on this disk, and nothing else.
 
 mod answers;
+mod durable;
 mod produce;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -21,7 +24,19 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::ApiKey;
 use net::header::{self, HeaderError};
 
+use self::durable::Log;
 use crate::frames::Frames;
+
+/// When a request is answered.
+#[derive(Debug, Clone)]
+pub enum When {
+    /// As soon as it was read.
+    AtOnce,
+    /// So much later; requests do not wait for the answers before them.
+    After(Duration),
+    /// A Produce when its bytes are durable in a file in this folder.
+    Durable(PathBuf),
+}
 
 /// What the connections share: the partitions of the topics that somebody created.
 struct Topics {
@@ -45,15 +60,22 @@ impl Topics {
     }
 }
 
-/// Serves until the process ends. Each answer leaves `delay` after its request was read; requests
-/// do not wait for the answers before them.
-pub fn serve(listener: TcpListener, default_partitions: i32, delay: Duration) -> io::Result<()> {
+/// Serves until the process ends.
+pub fn serve(listener: TcpListener, default_partitions: i32, when: &When) -> io::Result<()> {
     let topics = Arc::new(Topics { default_partitions, created: Mutex::default() });
     let port = listener.local_addr()?.port();
-    for stream in listener.incoming() {
-        let (stream, topics) = (stream?, topics.clone());
+    for (number, stream) in listener.incoming().enumerate() {
+        let (stream, topics, when) = (stream?, topics.clone(), when.clone());
         thread::spawn(move || {
-            if let Err(error) = serve_connection(stream, &topics, port, delay) {
+            let served = stream.set_nodelay(true).and_then(|()| match when {
+                When::AtOnce => serve_connection(stream, &topics, port, Duration::ZERO),
+                When::After(delay) => serve_connection(stream, &topics, port, delay),
+                When::Durable(folder) => {
+                    let path = folder.join(format!("connection-{number}"));
+                    serve_durably(stream, &topics, port, &path)
+                }
+            });
+            if let Err(error) = served {
                 eprintln!("null-broker: {error}");
             }
         });
@@ -67,13 +89,35 @@ fn serve_connection(
     port: u16,
     delay: Duration,
 ) -> io::Result<()> {
-    stream.set_nodelay(true)?;
     let mut frames = Frames::new(stream.try_clone()?);
     let mut answers = Answers::new(stream, delay);
     let mut out = BytesMut::new();
     while let Some(frame) = frames.read()? {
         answer(frame, topics, port, &mut out)?;
         answers.send(&mut out)?;
+    }
+    Ok(())
+}
+
+/// What has arrived is made durable together, then answered.
+fn serve_durably(mut stream: TcpStream, topics: &Topics, port: u16, path: &Path) -> io::Result<()> {
+    let mut frames = Frames::new(stream.try_clone()?);
+    let mut log = None;
+    let mut out = BytesMut::new();
+    while let Some(frame) = frames.read()? {
+        if answer(frame, topics, port, &mut out)? == ApiKey::Produce {
+            let log = match &mut log {
+                Some(log) => log,
+                none => none.insert(Log::create(path)?),
+            };
+            log.gather(frame);
+        }
+        let enough = log.as_ref().is_some_and(Log::is_full);
+        if enough || !frames.has_another() {
+            log.as_mut().map_or(Ok(()), Log::write)?;
+            stream.write_all(&out)?;
+            out.clear();
+        }
     }
     Ok(())
 }
@@ -121,12 +165,13 @@ fn send_when_due(mut stream: TcpStream, answers: &Receiver<(Instant, BytesMut)>)
     Ok(())
 }
 
-/// Appends the whole answer to a frame; nothing where none is due.
-fn answer(frame: &[u8], topics: &Topics, port: u16, out: &mut BytesMut) -> io::Result<()> {
+/// Appends the whole answer to a frame, nothing where none is due; tells what was asked.
+fn answer(frame: &[u8], topics: &Topics, port: u16, out: &mut BytesMut) -> io::Result<ApiKey> {
     let (api, version, correlation_id) = match header::peek(frame) {
         Ok(seen) => seen,
         Err(HeaderError::UnknownApiVersions { correlation_id, .. }) => {
-            return answers::unknown_api_versions(correlation_id, out);
+            answers::unknown_api_versions(correlation_id, out)?;
+            return Ok(ApiKey::ApiVersions);
         }
         Err(error) => return Err(invalid(error)),
     };
@@ -136,7 +181,7 @@ fn answer(frame: &[u8], topics: &Topics, port: u16, out: &mut BytesMut) -> io::R
     if api.key == ApiKey::Produce {
         if !produce::answer(frame, version, out).map_err(invalid)? {
             out.truncate(start);
-            return Ok(());
+            return Ok(api.key);
         }
     } else {
         let mut body = Bytes::copy_from_slice(frame);
@@ -145,7 +190,7 @@ fn answer(frame: &[u8], topics: &Topics, port: u16, out: &mut BytesMut) -> io::R
     }
     let length = (out.len() - start - 4) as i32;
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
-    Ok(())
+    Ok(api.key)
 }
 
 fn invalid(error: impl std::fmt::Display) -> io::Error {

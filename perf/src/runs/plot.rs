@@ -87,6 +87,7 @@ fn panel(out: &mut String, (x, y): (usize, usize), figure: &Figure, bars: &[(Sub
 fn colour(subject: Subject) -> &'static str {
     match subject {
         Subject::Null => "#b8b8b8",
+        Subject::NullDurable => "#8c8c8c",
         Subject::Chronik => "#2166ac",
         Subject::ChronikRelaxed => "#92c5de",
         Subject::Kafka => "#f4a582",

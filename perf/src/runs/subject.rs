@@ -33,6 +33,8 @@ const REST_LIMIT: Duration = Duration::from_secs(60);
 pub enum Subject {
     /// The client's own ceiling.
     Null,
+    /// The same, but that it writes each Produce once, durably, before it answers.
+    NullDurable,
     /// As it comes: every acknowledged record durable.
     Chronik,
     /// `flush=relaxed`.
@@ -44,8 +46,9 @@ pub enum Subject {
 }
 
 impl Subject {
-    pub const ALL: [Subject; 5] = [
+    pub const ALL: [Subject; 6] = [
         Subject::Null,
+        Subject::NullDurable,
         Subject::Chronik,
         Subject::ChronikRelaxed,
         Subject::Kafka,
@@ -55,6 +58,7 @@ impl Subject {
     pub fn name(self) -> &'static str {
         match self {
             Subject::Null => "null",
+            Subject::NullDurable => "null-durable",
             Subject::Chronik => "chronik",
             Subject::ChronikRelaxed => "chronik-relaxed",
             Subject::Kafka => "kafka",
@@ -66,6 +70,7 @@ impl Subject {
     pub fn title(self) -> &'static str {
         match self {
             Subject::Null => "null broker",
+            Subject::NullDurable => "null broker, durable",
             Subject::Chronik => "Chronik",
             Subject::ChronikRelaxed => "Chronik relaxed",
             Subject::Kafka => "Kafka, no fsync",
@@ -213,9 +218,12 @@ fn spawn(
     extra: &[String],
 ) -> Result<Child, PerfError> {
     let mut command = match subject {
-        Subject::Null => {
+        Subject::Null | Subject::NullDurable => {
             let mut command = Command::new(&tools.null_broker);
             command.args(["--port", &port.to_string()]);
+            if subject == Subject::NullDurable {
+                command.arg("--durable").arg(folder);
+            }
             command
         }
         Subject::Chronik | Subject::ChronikRelaxed => {

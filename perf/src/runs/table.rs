@@ -77,7 +77,7 @@ fn section(out: &mut String, row: &Row, records: &[Record]) {
     for subject in row.subjects {
         line(out, row, *subject, records);
     }
-    for other in [Subject::Null, Subject::ChronikRelaxed, Subject::Kafka, Subject::KafkaFlush] {
+    for other in Subject::ALL.into_iter().filter(|other| *other != Subject::Chronik) {
         ratio(out, row, other, records);
     }
     let _ = write!(out, "\n![{}]({}.svg)\n", row.name, row.name);

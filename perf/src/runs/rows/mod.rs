@@ -35,7 +35,8 @@ pub struct Row {
     pub run: fn(&mut Turn<'_>) -> Result<Figures, PerfError>,
 }
 
-const EVERY: &[Subject] = &[Subject::Null, Subject::Chronik, Subject::Kafka, Subject::KafkaFlush];
+const EVERY: &[Subject] =
+    &[Subject::Null, Subject::NullDurable, Subject::Chronik, Subject::Kafka, Subject::KafkaFlush];
 const STORING: &[Subject] = &[Subject::Chronik, Subject::Kafka, Subject::KafkaFlush];
 const BESIDE: &[Subject] = &[Subject::Chronik, Subject::Kafka];
 const OURS: &[Subject] = &[Subject::Chronik];
