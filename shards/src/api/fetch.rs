@@ -140,9 +140,10 @@ struct Limits {
 impl Limits {
     fn of(body: &FetchRequest, broker_max_bytes: u32) -> Limits {
         let unsigned = |n: i32| usize::try_from(n).unwrap_or(0);
+        let max_bytes = unsigned(body.max_bytes).min(broker_max_bytes as usize);
         Limits {
-            min_bytes: unsigned(body.min_bytes),
-            max_bytes: unsigned(body.max_bytes).min(broker_max_bytes as usize),
+            min_bytes: unsigned(body.min_bytes).min(max_bytes),
+            max_bytes,
             max_wait: Duration::from_millis(unsigned(body.max_wait_ms) as u64),
         }
     }
@@ -293,11 +294,12 @@ impl Slots {
         rt::first(calls).await
     }
 
-    /// The item with its offset moved behind what was found, so that a wait is for more.
+    /// The item with its offset moved behind all that there was to read, so that a wait is for more:
+    /// what found no room finds none the next time either.
     fn after_found(&self, item: &Item) -> Item {
         let mut item = *item;
         if let Some(found) = &self.found[item.slot] {
-            if found.error.is_none() && !found.records.is_empty() {
+            if found.error.is_none() {
                 let end = if item.read_committed {
                     found.last_stable_offset
                 } else {
