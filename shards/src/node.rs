@@ -35,7 +35,7 @@ pub struct Start {
     pub data: Dir,
     pub wal: Wal,
     pub recovered: BTreeMap<Owner, RecoveredReplica>,
-    /// What this start found the log to have lost.
+    /// What the log has lost, and no start has dealt with.
     pub lost: Option<Damage>,
     /// `__meta` was made durable in an earlier life of this node.
     pub founded: bool,

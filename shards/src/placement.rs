@@ -45,7 +45,7 @@ struct Inner {
     storage: Storage,
     /// What the log recovered and no image has claimed yet; taken by the first image.
     recovered: RefCell<BTreeMap<Owner, RecoveredReplica>>,
-    /// What the log was found to have lost at this start; dealt with by the first image.
+    /// What the log has lost and no start has dealt with; the first image does.
     lost: Cell<Option<Damage>>,
     offline: RefCell<BTreeMap<GroupId, String>>,
 }
@@ -148,7 +148,10 @@ impl Placement {
         }
         self.drop_unclaimed(broker);
         // What is created from now on was never in the log.
-        self.inner.lost.set(None);
+        if self.inner.lost.take().is_some() {
+            // Refused only if the log has failed, and then the process is about to end.
+            let _ = broker.wal().loss_is_settled();
+        }
         let mut removed = Vec::new();
         for topic in old.topics().filter(|topic| new.topic_by_id(topic.id).is_none()) {
             for placed in self.placed_here(topic, node) {

@@ -202,7 +202,7 @@ impl<P> LiveIndex<P> {
 
     /// Fences a replica by what a file header says, not by a record.
     pub fn fence(&mut self, owner: Owner, damage: Damage, location: Location) {
-        let Some(replica) = self.replicas.get_mut(&owner) else { return };
+        let replica = self.replicas.entry(owner).or_default();
         let old = replica.fence.replace((damage, location));
         self.files.replace(owner, old.map(|(_, location)| location), location);
     }

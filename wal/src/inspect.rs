@@ -14,7 +14,7 @@ use crate::layout::hyphens;
 use crate::record::Damage;
 use crate::recover::{self, RecoveredReplica};
 use crate::scan::ScannedFrame;
-use crate::types::{GroupId, Owner};
+use crate::types::{GroupId, Owner, LOG_ITSELF};
 use crate::{reached, recycle, replay};
 
 /// What to show.
@@ -56,7 +56,7 @@ pub async fn inspect(
     }
     let replayed = replay::replay(shard, &found).await?;
     for (owner, replica) in replayed.index.replicas() {
-        if options.group.is_none_or(|group| group == owner.group) {
+        if *owner != LOG_ITSELF && options.group.is_none_or(|group| group == owner.group) {
             line(&describe_replica(replica, &owner.to_string()));
         }
     }
@@ -69,6 +69,9 @@ pub async fn inspect(
     line(&format!("last frame {}, {} records, {end}", verdict.last, replayed.records));
     for damage in &verdict.damage {
         line(&format!("DAMAGE: {damage}"));
+    }
+    if let Some(lost) = replayed.lost() {
+        line(&format!("no start has dealt with this loss: {lost}"));
     }
     Ok(())
 }

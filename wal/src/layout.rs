@@ -328,7 +328,7 @@ async fn read_old(shard: &Shard, dir: &Dir, identity: Identity) -> Result<OldWal
         files: files.collect(),
         replicas: replayed.index.replicas().clone(),
         longest_bytes: replayed.index.longest_bytes(),
-        lost: replayed.new_damage.first().copied(),
+        lost: replayed.lost(),
     })
 }
 

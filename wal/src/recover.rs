@@ -28,7 +28,9 @@ use crate::options::WalOptions;
 use crate::reached::{self, Mark};
 use crate::record::{Damage, Parts};
 use crate::replay::{self, Found, FoundFile, Replayed};
-use crate::types::{FileSequence, FrameNumber, HardState, Identity, Index, Location, Owner, Term};
+use crate::types::{
+    FileSequence, FrameNumber, HardState, Identity, Index, Location, Owner, Term, LOG_ITSELF,
+};
 use crate::{recycle, writer, Wal};
 
 /// What the log knew when it was opened.
@@ -81,8 +83,8 @@ pub struct RecoveryReport {
     pub torn: Option<BadFrame>,
     /// Durable log that is gone or cannot be read; empty but after a fault of the hardware.
     pub damage: Vec<Damage>,
-    /// Damage that no start before has dealt with: a replica that the log does not know may have
-    /// been in what is lost.
+    /// Damage that no start has dealt with ([`Wal::loss_is_settled`]): a replica that the log does
+    /// not know may have been in what is lost.
     pub lost: Option<Damage>,
     pub took: Duration,
 }
@@ -109,11 +111,11 @@ pub(crate) async fn open(
     let target = Target::choose(&found, &replayed);
     let (recovered, fences) = describe(&found, &replayed);
     tidy(shard, &dir, &mut found, target, &options).await?;
-    let lost = replayed.new_damage.first().copied();
+    let lost_now = !replayed.new_damage.is_empty();
     let file = begin_file(shard, &dir, &mut found, &replayed, target, &options, identity).await?;
     let wal = build(shard, dir, configured, identity, found, replayed, file);
     settle(&wal, fences).await?;
-    keep_mark(shard, &wal.core, mark, lost).await?;
+    keep_mark(shard, &wal.core, mark, lost_now).await?;
     back_into_budget(&wal.core).await?;
     let mut recovered = recovered;
     recovered.report.took = shard.now().saturating_since(began);
@@ -263,18 +265,26 @@ pub(crate) fn describe(found: &Found, replayed: &Replayed) -> (Recovered, Fences
     let verdict = &replayed.verdict;
     let mut fences = Fences::new();
     let mut replicas = BTreeMap::new();
-    for (owner, replica) in replayed.index.replicas() {
+    // Fences that follow from a header flag alone are written out as records, too.
+    let is_written =
+        |replica: &Replica<Bytes>| replica.fence.is_some_and(|(_, location)| location.length > 0);
+    for (owner, replica) in
+        replayed.index.replicas().iter().filter(|(owner, _)| **owner != LOG_ITSELF)
+    {
         let mut recovered = describe_replica(replica);
         if !recovered.tombstone && recovered.damaged.is_none() {
             let damage = replayed.new_damage.first().copied().or_else(|| replica.damage());
             recovered.damaged = damage;
         }
-        // Fences that follow from a header flag alone are written out as records, too.
-        let written = replica.fence.is_some_and(|(_, location)| location.length > 0);
-        if let (Some(damage), false) = (recovered.damaged, written) {
+        if let (Some(damage), false) = (recovered.damaged, is_written(replica)) {
             fences.push((*owner, damage));
         }
         replicas.insert(*owner, recovered);
+    }
+    // With the others' in one frame: what is known of the loss outlasts this start.
+    let remembered = replayed.index.replica(LOG_ITSELF).is_some_and(is_written);
+    if let (Some(damage), false) = (replayed.lost(), remembered) {
+        fences.push((LOG_ITSELF, damage));
     }
     let report = RecoveryReport {
         fresh: found.files.is_empty() && found.unreadable.is_empty(),
@@ -285,7 +295,7 @@ pub(crate) fn describe(found: &Found, replayed: &Replayed) -> (Recovered, Fences
         stopped: verdict.stopped,
         torn: verdict.torn,
         damage: verdict.damage.clone(),
-        lost: replayed.new_damage.first().copied(),
+        lost: replayed.lost(),
         took: Duration::ZERO,
     };
     (Recovered { replicas, report }, fences)
@@ -391,10 +401,10 @@ async fn keep_mark(
     shard: &Shard,
     core: &Rc<Core>,
     mark: Option<Mark>,
-    lost: Option<Damage>,
+    lost_now: bool,
 ) -> Result<(), WalError> {
     let Some(mut mark) = mark else { return Ok(()) };
-    if lost.is_some() {
+    if lost_now {
         let reached = core.state().reached;
         mark.say(core, reached).await?;
     }
@@ -408,7 +418,9 @@ async fn keep_mark(
 async fn settle(wal: &Wal, fences: Fences) -> Result<(), WalError> {
     let core = &wal.core;
     for (owner, damage) in &fences {
-        tracing::error!(shard = core.shard.id().0, %owner, %damage, "replica fenced");
+        if *owner != LOG_ITSELF {
+            tracing::error!(shard = core.shard.id().0, %owner, %damage, "replica fenced");
+        }
         core.put(&fence_parts(*owner, damage.encode()), Class::Needed)?;
     }
     if !fences.is_empty() {

@@ -16,7 +16,7 @@ use crate::index::LiveIndex;
 use crate::reached;
 use crate::record::Damage;
 use crate::scan::{Scan, ScannedFrame, Step, Verdict};
-use crate::types::{FileSequence, FrameNumber, Identity, Location, Owner};
+use crate::types::{FileSequence, FrameNumber, Identity, Location, Owner, LOG_ITSELF};
 
 /// Bytes of an entry's body that recovery hands back.
 pub const PREFIX_BYTES: usize = 192;
@@ -62,6 +62,15 @@ pub(crate) struct Replayed {
     pub records: u64,
     /// With the place of its file in the list; of all frames the only one that may not be durable.
     pub last_frame: Option<(usize, ScannedFrame)>,
+}
+
+impl Replayed {
+    /// What is lost, and whoever is not known any more may have been in it: found now, or by a
+    /// start after which [`crate::Wal::loss_is_settled`] was not called.
+    pub fn lost(&self) -> Option<Damage> {
+        let before = || self.index.replica(LOG_ITSELF)?.fence.map(|(damage, _)| damage);
+        self.new_damage.first().copied().or_else(before)
+    }
 }
 
 pub(crate) async fn find(
@@ -266,7 +275,8 @@ impl Builder {
         self.last = Some(frame);
     }
 
-    /// What a header with the damage flag says about the replicas known before it.
+    /// What a header with the damage flag says about the replicas known before it, and about those
+    /// that are not known.
     fn fence_up_to(&mut self, file: FileSequence) {
         while let Some(sequence) = self.fencing.pop_front() {
             if sequence > file {
@@ -278,7 +288,10 @@ impl Builder {
                 .replicas()
                 .iter()
                 .filter(|(_, replica)| replica.fence.is_none() && replica.tombstone.is_none());
-            let owners: Vec<Owner> = unfenced.map(|(owner, _)| *owner).collect();
+            let mut owners: Vec<Owner> = unfenced.map(|(owner, _)| *owner).collect();
+            if self.index.replica(LOG_ITSELF).is_none() {
+                owners.push(LOG_ITSELF);
+            }
             for owner in owners {
                 let location = Location { file: sequence, position: 0, length: 0 };
                 self.index.fence(owner, Damage::FoundBefore, location);

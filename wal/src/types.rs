@@ -64,6 +64,10 @@ pub struct Owner {
     pub replica: ReplicaId,
 }
 
+/// No replica, but the log: what its fence says is of replicas that it does not know. FORMAT.md,
+/// "Fence".
+pub(crate) const LOG_ITSELF: Owner = Owner { group: GroupId(0), replica: ReplicaId(0) };
+
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "group {} replica {}", self.group, self.replica)

@@ -15,7 +15,7 @@ use crate::options::WalOptions;
 use crate::record::{acceptance, Damage, PayloadDurable, RecordRef};
 use crate::recover::{self, Recovered};
 use crate::recycle;
-use crate::types::{FrameNumber, HardState, Identity, Index, Location, Owner, Term};
+use crate::types::{FrameNumber, HardState, Identity, Index, Location, Owner, Term, LOG_ITSELF};
 
 /// How urgently the layers above should make older log dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -216,6 +216,13 @@ impl Wal {
     /// Fences a replica for a reason that the layer above has found.
     pub fn fence(&self, owner: Owner, damage: Damage) -> Result<Placed, WalError> {
         self.core.put(&recover::fence_parts(owner, damage.encode()), Class::Needed)
+    }
+
+    /// Whoever may have been in what [`crate::RecoveryReport::lost`] tells of is fenced now: a replica
+    /// that the log does not know from here on is a new one. Stands behind their fences in the log,
+    /// so it is never durable without them.
+    pub fn loss_is_settled(&self) -> Result<Placed, WalError> {
+        self.core.put(&recover::fence_parts(LOG_ITSELF, acceptance()), Class::Needed)
     }
 
     /// The longest body that a record can have: [`WalError::TooLarge`] beyond it.

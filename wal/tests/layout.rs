@@ -275,11 +275,16 @@ fn a_damaged_log_keeps_its_shards_until_the_damage_is_dealt_with() {
         let emptied = [&content[..4096], &vec![0; content.len() - 4096]].concat();
         dir.replace(&log, &emptied).await.unwrap();
         let change = || layout.change(&shard, &data, 2, settings(2), |_| ShardId(0));
-        let refused = change().await.unwrap_err();
-        assert!(matches!(refused, LayoutError::Lost { shard: 0, shards: 1, .. }), "{refused}");
-        let (wal, recovered) = open().await.unwrap();
-        assert!(recovered.report.lost.is_some());
-        wal.stop().await;
+        for settles in [false, true] {
+            let refused = change().await.unwrap_err();
+            assert!(matches!(refused, LayoutError::Lost { shard: 0, shards: 1, .. }), "{refused}");
+            let (wal, recovered) = open().await.unwrap();
+            assert!(recovered.report.lost.is_some());
+            if settles {
+                wal.loss_is_settled().expect("a fence is never refused");
+            }
+            wal.stop().await;
+        }
         assert_eq!(change().await.unwrap().shards, 2);
     });
 }

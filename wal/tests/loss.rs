@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -33,15 +33,18 @@ struct Ground {
     world: World,
     node: NodeId,
     told: Rc<RefCell<Option<Opened>>>,
+    /// Its later lives deal with what was lost.
+    settles: Rc<Cell<bool>>,
 }
 
 impl Ground {
     fn new(end: End) -> Ground {
         let world = World::new(1, WorldOptions::default());
         let told: Rc<RefCell<Option<Opened>>> = Rc::default();
-        let slot = Rc::clone(&told);
+        let settles: Rc<Cell<bool>> = Rc::default();
+        let (slot, settling) = (Rc::clone(&told), Rc::clone(&settles));
         let node = world.add_node("node", 1, move |shard| {
-            let slot = Rc::clone(&slot);
+            let (slot, settling) = (Rc::clone(&slot), Rc::clone(&settling));
             async move {
                 let (wal, recovered) = match open_with(&shard, OPTIONS).await {
                     Ok(opened) => opened,
@@ -56,6 +59,9 @@ impl Ground {
                     }
                     shard.sleep(Duration::from_secs(3)).await;
                 }
+                if settling.get() {
+                    wal.loss_is_settled().expect("a fence is never refused");
+                }
                 if !fresh || end == End::Stopped {
                     wal.stop().await;
                 } else {
@@ -67,7 +73,7 @@ impl Ground {
         if world.is_running(node) {
             world.crash(node, CrashKind::Kill);
         }
-        Ground { world, node, told }
+        Ground { world, node, told, settles }
     }
 
     fn logs(&self) -> Vec<PathBuf> {
@@ -90,14 +96,17 @@ impl Ground {
         self.told.borrow_mut().take().expect("it was opened")
     }
 
-    /// Everyone is fenced, for this reason, and later starts find nothing new.
+    /// Everyone is fenced, for this reason. Starts are told of the loss until one has dealt with it,
+    /// and there is no replica but those that were.
     fn is_lost(&self, damage: Damage) {
-        let first = self.start().expect("it opens");
-        assert_eq!(first.report.lost, Some(damage));
-        assert_eq!(first.replicas[&owner(1)].damaged, Some(damage));
-        let second = self.start().expect("it opens");
-        assert_eq!(second.report.lost, None);
-        assert_eq!(second.replicas[&owner(1)].damaged, Some(damage));
+        for (settles, lost) in [(false, Some(damage)), (true, Some(damage)), (true, None)] {
+            self.settles.set(settles);
+            let opened = self.start().expect("it opens");
+            assert_eq!(opened.report.lost, lost);
+            let all: Vec<_> = opened.replicas.keys().collect();
+            assert_eq!(all, [&owner(1)]);
+            assert_eq!(opened.replicas[&owner(1)].damaged, Some(damage));
+        }
     }
 
     fn is_whole(&self) {

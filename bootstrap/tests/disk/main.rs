@@ -76,6 +76,24 @@ fn a_partition_that_only_the_lost_log_knew_is_not_begun_anew() {
     }
 }
 
+/// Nor is it when that start ends at any operation of the disk, before it has fenced what it found
+/// missing.
+#[test]
+fn an_interrupted_start_does_not_forget_what_was_lost() {
+    let ground = Ground::new(3, Size { records: 12, commits: 1, topics: 0, alterations: 0 });
+    let logs = ground.of(Kind::Log);
+    let path = logs.iter().find(|path| path.contains("/wal/1/1/")).expect("shard 1 has a log");
+    for operation in 1..=80 {
+        let plan = Plan { cut_at: Some(operation), ..Plan::default() };
+        let outcome = ground.run(path, &Damage::Empty, operation, plan);
+        assert_eq!(outcome.wrong(), None, "cut at operation {operation}");
+        assert!(
+            matches!(outcome, Outcome::Serves { .. }) && !outcome.is_whole(),
+            "cut at operation {operation}: {outcome:?}"
+        );
+    }
+}
+
 /// Unsynced writes are lost, torn or reordered; of three points one is cut again while it recovers,
 /// and one again when all of it was read.
 #[test]
