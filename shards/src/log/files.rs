@@ -247,9 +247,7 @@ impl Files {
         let dir = self.dir(identity).await?;
         let name = file_name(base, FileKind::Segment);
         let file = dir.open_file(&name, FileOptions::READ_WRITE_DIRECT).await?;
-        self.opened.set(self.opened.get() + 1);
-        self.files.borrow_mut().insert(key, file.clone());
-        Ok(file)
+        Ok(self.keep(key, file))
     }
 
     /// A new segment file. One of that name that a crash left behind is taken over: nothing in it
@@ -265,13 +263,15 @@ impl Files {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.segment(identity, base).await
             }
-            made => {
-                let file = made?;
-                self.opened.set(self.opened.get() + 1);
-                self.files.borrow_mut().insert(FileKey::new(identity, base), file.clone());
-                Ok(file)
-            }
+            made => Ok(self.keep(FileKey::new(identity, base), made?)),
         }
+    }
+
+    /// Keeps a segment file that was opened.
+    fn keep(&self, key: FileKey, file: File) -> File {
+        self.opened.set(self.opened.get() + 1);
+        self.files.borrow_mut().insert(key, file.clone());
+        file
     }
 
     /// The index of a closed segment, mapped; `None` if it has no index file.
