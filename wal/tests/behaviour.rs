@@ -594,6 +594,14 @@ fn a_full_disk_is_not_an_error_of_the_log() {
     finish(&world, node);
 }
 
+/// Somebody else takes the rest of the disk. Gives its size of before.
+fn fill_up(world: &World, node: NodeId) -> u64 {
+    let disk = world.disk(node);
+    let space = disk.space();
+    disk.set_capacity(space.total_bytes - space.available_bytes);
+    space.total_bytes
+}
+
 /// Data leaves two whole files, and a start takes one: a log that takes no more can be opened twice,
 /// whoever took the rest of the disk. Then it says how much it needs.
 #[test]
@@ -622,8 +630,7 @@ fn a_log_begins_in_its_prepared_files_on_a_full_disk() {
     for _ in 0..4 {
         world.run_for(Duration::from_secs(30));
         world.crash(node, CrashKind::Kill);
-        let space = world.disk(node).space();
-        world.disk(node).set_capacity(space.total_bytes - space.available_bytes);
+        fill_up(&world, node);
         world.restart(node);
     }
     let starts = starts.borrow();
@@ -716,8 +723,7 @@ fn files_made_ahead_are_there_after_a_power_cut() {
     let before = *made.borrow();
     assert!(before + OPTIONS.file_bytes > OPTIONS.budget_bytes, "it is filled: {before}");
     world.crash(node, CrashKind::PowerCut);
-    let space = world.disk(node).space();
-    world.disk(node).set_capacity(space.total_bytes - space.available_bytes);
+    fill_up(&world, node);
     let done = world.disk(node).operations();
     world.restart(node);
     world.run_for(Duration::from_secs(5));
@@ -756,8 +762,7 @@ fn a_spare_that_the_full_disk_cannot_take_is_tried_once_a_second() {
     for spare in &spares {
         assert!(disk.truncate_file(spare, 0));
     }
-    let space = disk.space();
-    disk.set_capacity(space.total_bytes - space.available_bytes);
+    let whole = fill_up(&world, node);
     // The first files are filled; then the next one is wanted.
     world.run_for(Duration::from_secs(5));
     let (before, reached) = (disk.operations(), *appended.borrow());
@@ -766,7 +771,7 @@ fn a_spare_that_the_full_disk_cannot_take_is_tried_once_a_second() {
     let done = disk.operations() - before;
     assert!(done > 0 && done < 200, "{done} operations in ten seconds");
     assert_eq!(*appended.borrow(), reached);
-    disk.set_capacity(space.total_bytes);
+    disk.set_capacity(whole);
     world.run_for(Duration::from_secs(3));
     assert!(*appended.borrow() > reached, "it goes on when there is room");
 }
