@@ -69,6 +69,27 @@ fn a_power_cut_keeps_what_was_synced_and_tears_the_rest() {
     assert_eq!(fates.len(), 4, "{fates:?}");
 }
 
+/// An unlinked file lives while a process has it open, and a dead process has nothing open.
+#[test]
+fn a_crash_closes_the_files_that_were_open() {
+    for kind in [CrashKind::Kill, CrashKind::PowerCut] {
+        let (world, a) = node(1, |shard| async move {
+            let dir = shard.create_dir("/d").await.expect("directory");
+            let file = dir.create_file("f", DIRECT).await.expect("file");
+            file.write_at(block(&shard, 1, 2).await, 0).await.expect("write");
+            dir.unlink("f").await.expect("unlink");
+            dir.sync().await.expect("sync");
+            std::future::pending::<()>().await;
+            drop(file);
+        });
+        let empty = world.disk(a).space().available_bytes;
+        world.run_for(Duration::from_secs(1));
+        assert_eq!(world.disk(a).space().available_bytes, empty - 8192, "it is open");
+        world.crash(a, kind);
+        assert_eq!(world.disk(a).space().available_bytes, empty, "{kind:?}");
+    }
+}
+
 #[test]
 fn a_dsync_write_is_durable_when_it_is_answered() {
     for seed in 0..50 {

@@ -7,9 +7,10 @@
 //! own; a file's length may survive without its bytes (zeros). Directory changes are durable after
 //! a sync of the directory; at a power cut none, all, a prefix or any subset of the others
 //! survives, a rename always as a whole. A killed process loses nothing it was answered for;
-//! writes in flight are done, done in part, or not done. A failed sync, or the one in a write with
-//! `dsync`, forgets which bytes were dirty: they are still read until power is lost, and no later
-//! sync makes them durable, only writing them again does. Pure: time and randomness are arguments.
+//! writes in flight are done, done in part, or not done, and what it had open is closed. A failed
+//! sync, or the one in a write with `dsync`, forgets which bytes were dirty: they are still read
+//! until power is lost, and no later sync makes them durable, only writing them again does. Pure:
+//! time and randomness are arguments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -452,6 +453,16 @@ impl Disk {
         self.locks.remove(&inode);
     }
 
+    /// The process is dead, whatever its memory still holds.
+    fn close_all(&mut self) {
+        self.locks.clear();
+        for inode in self.inodes.values_mut() {
+            if let Inode::File(file) = inode {
+                file.open = Weak::new();
+            }
+        }
+    }
+
     /// The process dies: writes in flight are done, in part, or not.
     pub(super) fn kill(&mut self, rng: &mut fastrand::Rng) {
         let writes = std::mem::take(&mut self.inflight).into_values();
@@ -460,7 +471,7 @@ impl Disk {
     }
 
     fn kill_during(&mut self, mut writes: Vec<(u64, u64, Vec<u8>)>, rng: &mut fastrand::Rng) {
-        self.locks.clear();
+        self.close_all();
         rng.shuffle(&mut writes);
         for (inode, position, bytes) in writes {
             let len = match rng.u8(..4) {
@@ -504,7 +515,7 @@ impl Disk {
     }
 
     fn power_cut_during(&mut self, mut writes: Vec<(u64, u64, Vec<u8>)>, rng: &mut fastrand::Rng) {
-        self.locks.clear();
+        self.close_all();
         rng.shuffle(&mut writes);
         for (inode, position, bytes) in writes {
             if let Ok(file) = self.file_mut(inode) {
