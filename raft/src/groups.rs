@@ -123,7 +123,7 @@ impl Groups {
         let shard = &self.inner.shard;
         let tasks = vec![
             shard.spawn(watch_log(self.inner.clone())),
-            shard.spawn(take_turns(self.inner.clone())),
+            shard.spawn(take_turns(LetGo(self.inner.clone()))),
             shard.spawn(tick(self.inner.clone())),
         ];
         *self.inner.tasks.borrow_mut() = tasks;
@@ -346,12 +346,13 @@ async fn watch_log(inner: Rc<Inner>) {
 }
 
 /// Proposals, messages, new groups.
-async fn take_turns(inner: Rc<Inner>) {
+async fn take_turns(groups: LetGo) {
+    let LetGo(inner) = &groups;
     loop {
         inner.work.notified().await;
         // Whatever else is runnable now may add to the same turn, and so to the same frame.
         inner.shard.yield_now().await;
-        run(&inner);
+        run(inner);
     }
 }
 
@@ -369,6 +370,20 @@ async fn tick(inner: Rc<Inner>) {
         } else {
             bell.await;
         }
+    }
+}
+
+/// Machines hold the groups that hold them. The loop that owns this lives as long as the shard:
+/// whatever ends it, a stop, a crash or a panic, also before its first turn, ends that circle.
+struct LetGo(Rc<Inner>);
+
+impl Drop for LetGo {
+    fn drop(&mut self) {
+        self.0.closed.set(true);
+        let nobody = Driver::new(DriverOptions::default(), Box::new(|| 0));
+        // Dropped when nothing is borrowed: what a machine drops may ask the groups.
+        drop(self.0.driver.replace(nobody));
+        drop(self.0.outbound.take());
     }
 }
 

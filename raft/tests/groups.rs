@@ -544,3 +544,71 @@ fn what_waits_for_payloads_has_its_room_in_the_log() {
         assert!(stats.used_bytes <= small_log().budget_bytes, "{stats:?}");
     });
 }
+
+/// A machine that holds the groups which hold it, as a partition of the broker does.
+struct Knowing {
+    _groups: Groups,
+    _kept: Rc<()>,
+}
+
+impl Machine for Knowing {
+    fn leadership(&mut self, _: Leadership) {}
+
+    fn truncated(&mut self, _: Index) {}
+
+    fn committed(&mut self, _: Vec<Committed>) {}
+
+    fn persisted(&mut self, _: Index) {}
+}
+
+#[test]
+fn nothing_of_a_shard_outlives_it_however_it_ends() {
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum End {
+        Stop,
+        Crash(CrashKind),
+        Panic,
+        World,
+        /// Before anything has run.
+        AtOnce,
+    }
+    let crashes = [CrashKind::Kill, CrashKind::PowerCut].map(End::Crash);
+    for end in crashes.into_iter().chain([End::Stop, End::AtOnce, End::Panic, End::World]) {
+        let world = World::new(10, WorldOptions::default());
+        let outside = Rc::new(());
+        let inside = outside.clone();
+        let node = world.add_node("node", 1, move |shard| {
+            let kept = inside.clone();
+            async move {
+                let (wal, _) = open_log(&shard, small_log()).await;
+                let groups = Groups::new(&shard, wal, GroupsOptions::default());
+                let machine = Knowing { _groups: groups.clone(), _kept: kept };
+                let (voters, machine) = ([owner(1).replica], Rc::new(RefCell::new(machine)));
+                let created = groups.create(owner(1), &voters, Index(5), Term(5), machine);
+                created.expect("a new group");
+                groups.start();
+                if end == End::AtOnce {
+                    return;
+                }
+                shard.sleep(Duration::from_secs(1)).await;
+                match end {
+                    End::Stop | End::AtOnce => {}
+                    End::Panic => panic!("as asked"),
+                    End::Crash(_) | End::World => std::future::pending().await,
+                }
+            }
+        });
+        let run = || world.run_for(Duration::from_secs(2));
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+        assert_eq!(ran.is_err(), end == End::Panic);
+        if let End::Crash(kind) = end {
+            world.crash(node, kind);
+        }
+        if matches!(end, End::Crash(_) | End::Stop | End::AtOnce) {
+            // Ours, and the one that the next life would be given.
+            assert_eq!(Rc::strong_count(&outside), 2, "{end:?}: the node has ended");
+        }
+        drop(world);
+        assert_eq!(Rc::strong_count(&outside), 1, "{end:?}: the world has ended");
+    }
+}

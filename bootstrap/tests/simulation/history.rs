@@ -9,12 +9,13 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 use net::batch::Batch;
 use net::compress::DECOMPRESSED_MAX_BYTES;
 use net::records::Unfolded;
+use shards::partition::Partition;
 
 use crate::audit::{Audit, Whole};
 use crate::offsets::{Offsets, Owners};
@@ -49,12 +50,14 @@ pub enum Rule {
     Panicked,
     /// Somebody waits for ever.
     Stuck,
+    /// A partition is still in memory when its world has ended.
+    Kept,
 }
 
 impl Rule {
     /// The rules about what a client was promised: a mutation must be found by one of these.
     pub fn is_a_promise(self) -> bool {
-        !matches!(self, Rule::WentOn | Rule::NotStarted | Rule::Panicked | Rule::Stuck)
+        !matches!(self, Rule::WentOn | Rule::NotStarted | Rule::Panicked | Rule::Stuck | Rule::Kept)
     }
 }
 
@@ -170,6 +173,8 @@ pub struct History {
     /// How far the audit under way has come, and what it was answered last.
     pub audit_progress: BTreeMap<Place, (i64, i16)>,
     pub lives: u32,
+    /// The partitions that each life has found, which die with it.
+    pub partitions: Vec<Weak<RefCell<Partition>>>,
     /// Starts that failed: whether durable state was given up, and the message.
     pub failed_starts: Vec<(bool, String)>,
     pub batches_read: u64,
@@ -178,6 +183,16 @@ pub struct History {
 }
 
 impl History {
+    /// To be asked when the world has ended: nothing of it may be left.
+    pub fn judge_memory(&self) -> Result<(), Violation> {
+        let kept = self.partitions.iter().filter(|one| one.strong_count() > 0).count();
+        if kept == 0 {
+            return Ok(());
+        }
+        let what = format!("{kept} of {} partitions are still in memory", self.partitions.len());
+        Err(Violation::new(Rule::Kept, what))
+    }
+
     pub fn violate(&mut self, rule: Rule, what: impl Into<String>) {
         self.violation.get_or_insert_with(|| Violation::new(rule, what));
     }

@@ -96,7 +96,14 @@ impl Report {
 
 /// Runs a seed; the error is the rule that was broken.
 pub fn run(seed: u64, faults: Faults, mutation: Option<Mutation>) -> Result<Report, Violation> {
-    let mut stage = Stage::new(seed, faults, mutation);
+    let stage = Stage::new(seed, faults, mutation);
+    let history = stage.history.clone();
+    let report = play(stage)?;
+    history.borrow().judge_memory()?;
+    Ok(report)
+}
+
+fn play(mut stage: Stage) -> Result<Report, Violation> {
     stage.add_clients();
     for _ in 0..stage.below(2, 5) {
         if let Err(violation) = stage.round() {
@@ -143,6 +150,8 @@ async fn broker(shard: Shard, options: Arc<Options>, history: Shared, stop: Rc<C
     }
     match bootstrap::start(&shard, &options, |_| {}).await {
         Ok(broker) => {
+            let partitions = broker.placement().partitions();
+            history.borrow_mut().partitions.extend(partitions.iter().map(Rc::downgrade));
             while !stop.get() {
                 shard.sleep(Duration::from_millis(10)).await;
             }
