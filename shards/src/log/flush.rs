@@ -34,6 +34,9 @@ use super::types::{CommittedBatch, Local, PartitionIdentity, Payload};
 /// Partitions that a round works on side by side. With more of them a round ends no sooner, and the
 /// log's writes wait longer behind those of the round (perf/runs/2026-11-22-partitions.md).
 const WIDTH: usize = 4;
+/// Partitions that are declared flushed together. Each costs some microseconds of work in memory
+/// that nobody has touched for a while: thousands at once would hold up everybody else's records.
+const CHECKPOINTS_AT_ONCE: usize = 64;
 /// How long a round that met a full disk waits before the next.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -202,21 +205,24 @@ impl Flusher {
             let outcome = sync_partition(&partition, plan.as_ref()).await;
             (partition, plan, outcome)
         });
-        let mut changed = Vec::new();
-        for (partition, plan, outcome) in synced.await {
-            match full_disk(outcome)? {
-                Some(()) => {
-                    report.bytes += apply(&partition, plan);
-                    changed.push(partition);
-                }
-                None => {
-                    report.full += 1;
-                    partition.note_dirty();
+        let mut synced = synced.await.into_iter();
+        while synced.len() > 0 {
+            let mut changed = Vec::new();
+            for (partition, plan, outcome) in synced.by_ref().take(CHECKPOINTS_AT_ONCE) {
+                match full_disk(outcome)? {
+                    Some(()) => {
+                        report.bytes += apply(&partition, plan);
+                        changed.push(partition);
+                    }
+                    None => {
+                        report.full += 1;
+                        partition.note_dirty();
+                    }
                 }
             }
+            report.checkpoints += changed.len();
+            self.checkpoint(changed).await?;
         }
-        report.checkpoints = changed.len();
-        self.checkpoint(changed).await?;
         context.count(|stats| {
             stats.rounds += 1;
             stats.flushed_bytes += report.bytes;
