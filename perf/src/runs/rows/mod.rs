@@ -155,7 +155,8 @@ pub static ROWS: &[Row] = &[
     Row {
         name: "P12",
         title: "tail fan-out",
-        how: "loadgen, 40,000 records/s of 1 KB in; the CPU time that 1 and 4 tail readers add",
+        how: "loadgen, 40,000 records/s of 1 KB in: the CPU time that 1 and 4 tail readers add; then 16 readers of \
+              96 MB that were just written, at full speed",
         target: ">= 4 GB out per CPU-s",
         subjects: BESIDE,
         figures: reading::FAN_OUT_FIGURES,

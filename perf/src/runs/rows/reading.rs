@@ -18,7 +18,12 @@ pub const FAN_OUT_FIGURES: &[Figure] = &[
     figure("1_gb_per_cpu_s", "1 reader, GB/CPU-s", 1),
     figure("4_gb_per_cpu_s", "4 readers, GB/CPU-s", 1),
     figure("4_mb_s", "4 readers, MB/s", 0),
+    figure("full_gb_per_cpu_s", "at full speed, GB/CPU-s", 1),
+    figure("full_mb_s", "MB/s", 0),
 ];
+
+/// Less than the tail caches of all shards hold.
+const IN_MEMORY_RECORDS: u64 = 96 << 10;
 
 pub const COLD_FIGURES: &[Figure] = &[
     figure("disk_mb_s", "files alone, MB/s", 0),
@@ -66,12 +71,40 @@ pub fn fan_out(turn: &mut Turn<'_>) -> Result<Figures, PerfError> {
         let added_cpu_s = wanted(&report, "/broker/cpu_s")? - alone_cpu_s;
         figures.insert(format!("{groups}_mb_s"), mb_s);
         figures.insert(format!("{groups}_added_cpu_s"), added_cpu_s);
-        // Below the resolution of the CPU clock there is no ratio.
-        if added_cpu_s > 0.05 {
-            figures.insert(format!("{groups}_gb_per_cpu_s"), read_gb / added_cpu_s);
-        }
+        ratio(&mut figures, &format!("{groups}_gb_per_cpu_s"), read_gb, added_cpu_s);
     }
+    full_speed(turn, &broker, &mut figures)?;
     Ok(figures)
+}
+
+/// Sixteen readers, who are never at the end: answers as large as a client takes by default, of
+/// what has just been written.
+fn full_speed(
+    turn: &mut Turn<'_>,
+    broker: &Running,
+    figures: &mut Figures,
+) -> Result<(), PerfError> {
+    let records = turn.scaled(IN_MEMORY_RECORDS).to_string();
+    let common = "--topic recent --partitions 6 --warm-up 0 --duration 600";
+    let fill = common.split(' ').chain(["--linger-ms", "5", "--batch-size", "65536"]);
+    let fill: Vec<&str> = fill.chain(["--records", &records]).collect();
+    turn.loadgen(&broker.address(), &fill)?;
+    let pid = broker.pid().to_string();
+    let read = "--producers 0 --consumers 1 --groups 16 --from beginning --broker-pid";
+    let read: Vec<&str> = common.split(' ').chain(read.split(' ')).chain([&*pid]).collect();
+    let report = turn.loadgen(&broker.address(), &read)?;
+    let mb_s = wanted(&report, "/consumed/mb_per_s")?;
+    let read_gb = mb_s * wanted(&report, "/consumed/seconds")? * MB / GB;
+    figures.insert("full_mb_s".to_owned(), mb_s);
+    ratio(figures, "full_gb_per_cpu_s", read_gb, wanted(&report, "/broker/cpu_s")?);
+    Ok(())
+}
+
+/// Below the resolution of the CPU clock there is no ratio.
+fn ratio(figures: &mut Figures, name: &str, gb: f64, cpu_s: f64) {
+    if cpu_s > 0.05 {
+        figures.insert(name.to_owned(), gb / cpu_s);
+    }
 }
 
 pub fn cold(turn: &mut Turn<'_>) -> Result<Figures, PerfError> {
