@@ -195,31 +195,29 @@ impl Stage {
     }
 
     /// No space for a while: nothing is lost, nobody stops, and it heals by itself. A node that
-    /// is started meanwhile may refuse, or find that its log has no room to go on.
+    /// is started meanwhile, or was just being started, may refuse, or find that its log has no room
+    /// to go on.
     fn full_disk(&mut self) -> Result<(), Violation> {
         let space = self.world.disk(self.node).space();
         let used = space.total_bytes - space.available_bytes;
         let left = self.below(0, 300_000);
         self.world.disk(self.node).set_capacity(used + left);
         self.report.full_disks += 1;
+        self.may_not_start = true;
         let full_ms = self.below(50, 2000);
         self.run_for(full_ms)?;
-        let restarts = self.one_in(3);
-        if restarts {
-            self.may_not_start = true;
+        if self.one_in(3) {
             let kind = self.kind();
             self.crash_with(kind);
             self.restart();
             self.run_for(300)?;
         }
         self.world.disk(self.node).set_capacity(DISK_BYTES);
-        if restarts {
-            // What was begun while there was no space comes to its end.
-            self.run_for(100)?;
-            self.may_not_start = false;
-            self.history.borrow_mut().failed_starts.clear();
-            self.restart();
-        }
+        // What was begun while there was no space comes to its end.
+        self.run_for(100)?;
+        self.may_not_start = false;
+        self.history.borrow_mut().failed_starts.clear();
+        self.restart();
         Ok(())
     }
 
