@@ -101,7 +101,7 @@ impl Value {
             _ => 20,
         };
         let mut value = format!("{producer} {place} {sequence} ");
-        // A format width would write space by space: a quarter of the time of a run.
+        // A format width would write space by space: a fifth of the time of a run.
         value.push_str(&" ".repeat(padding));
         (format!("key {}", sequence % 7), value)
     }

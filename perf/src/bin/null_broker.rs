@@ -54,8 +54,7 @@ fn main() -> ExitCode {
     let delay_us: u64 = *matches.get_one("delay-us").expect("it has a default");
     let when = match matches.get_one::<PathBuf>("durable") {
         Some(folder) => When::Durable(folder.clone()),
-        None if delay_us > 0 => When::After(Duration::from_micros(delay_us)),
-        None => When::AtOnce,
+        None => When::After(Duration::from_micros(delay_us)),
     };
     let served = TcpListener::bind(("127.0.0.1", port)).and_then(|listener| {
         println!("null-broker ready on {}", listener.local_addr()?);

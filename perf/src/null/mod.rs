@@ -30,9 +30,7 @@ use crate::frames::Frames;
 /// When a request is answered.
 #[derive(Debug, Clone)]
 pub enum When {
-    /// As soon as it was read.
-    AtOnce,
-    /// So much later; requests do not wait for the answers before them.
+    /// So long after it was read; requests do not wait for the answers before them.
     After(Duration),
     /// A Produce when its bytes are durable in a file in this folder.
     Durable(PathBuf),
@@ -68,7 +66,6 @@ pub fn serve(listener: TcpListener, default_partitions: i32, when: &When) -> io:
         let (stream, topics, when) = (stream?, topics.clone(), when.clone());
         thread::spawn(move || {
             let served = stream.set_nodelay(true).and_then(|()| match when {
-                When::AtOnce => serve_connection(stream, &topics, port, Duration::ZERO),
                 When::After(delay) => serve_connection(stream, &topics, port, delay),
                 When::Durable(folder) => {
                     let path = folder.join(format!("connection-{number}"));
