@@ -12,8 +12,8 @@ use raft::eraftpb::{Message, MessageType};
 use rt::Shard;
 use shards::groups::records::{GroupValue, MemberValue, OffsetKey, OffsetValue, Record};
 use shards::log::{
-    encode_block, ActiveCheckpoint, ClosedFacts, EmptyEntry, EpochList, IndexEntry, LogCheckpoint,
-    Offset, PartitionIdentity, Position, SegmentMap,
+    encode_block, ActiveCheckpoint, ClosedFacts, EmptyEntry, EpochList, IndexEntry, LastBatch,
+    LogCheckpoint, Offset, PartitionIdentity, Position, SegmentMap,
 };
 use shards::meta::{Command, Endpoint, NewTopic, NodeId, State, TopicId};
 use shards::partition::control::Control;
@@ -147,6 +147,7 @@ fn checkpoint() -> LogCheckpoint {
             first_timestamp: 5,
             max_timestamp: 99,
             max_timestamp_offset: Offset(44),
+            last: Some(LastBatch { position: Position(7900), crc: 0x0102_0304 }),
         }),
         epochs,
         producers: Bytes::from_static(b"producers"),
@@ -162,6 +163,7 @@ const FACTS: ClosedFacts = ClosedFacts {
     max_timestamp: -1,
     max_timestamp_offset: Offset(0),
     closed_ms: 99,
+    last: LastBatch { position: Position(12000), crc: 0x0506_0708 },
 };
 
 fn map(closed: Option<ClosedFacts>) -> SegmentMap {
@@ -312,7 +314,11 @@ fn segment() -> Vec<u8> {
     // The base offset lies outside of the checksum.
     second[..8].copy_from_slice(&2i64.to_be_bytes());
     log.extend_from_slice(&second);
-    let facts = ClosedFacts { length: log.len() as u64, next_offset: Offset(4), ..FACTS };
+    let length = log.len() as u64;
+    // The checksum of a batch stands at 17, as both batches have it.
+    let crc = u32::from_be_bytes([log[17], log[18], log[19], log[20]]);
+    let last = LastBatch { position: Position(length / 2), crc };
+    let facts = ClosedFacts { length, next_offset: Offset(4), batches: 2, last, ..FACTS };
     let map = SegmentMap { base_offset: Offset(0), empties: Vec::new(), ..map(Some(facts)) };
     let map = map.encode(&IDENTITY);
     let lengths = [(log.len() as u16).to_le_bytes(), (map.len() as u16).to_le_bytes()];

@@ -9,13 +9,15 @@ use wal::{Index, Term};
 
 use super::codec::{preamble, seal, Fields, FormatError};
 use super::epochs::{EpochList, EpochStart};
-use super::types::{Offset, PartitionIdentity, Position};
+use super::types::{LastBatch, Offset, PartitionIdentity, Position};
 
 /// "CKLC", little endian.
 pub const CHECKPOINT_MAGIC: u32 = u32::from_le_bytes(*b"CKLC");
-/// The only version so far.
-pub const CHECKPOINT_VERSION: u16 = 1;
+/// The only version that is read: no release wrote version 1, which knew no last batch.
+pub const CHECKPOINT_VERSION: u16 = 2;
 const FLAG_ACTIVE: u16 = 1;
+/// What stands for the last batch while nothing is sealed.
+const NO_BATCH: LastBatch = LastBatch { position: Position(0), crc: 0 };
 /// Direct writes are whole blocks of this size.
 pub(super) const BLOCK: u64 = 4096;
 
@@ -43,6 +45,8 @@ pub struct ActiveCheckpoint {
     pub max_timestamp: i64,
     /// Base offset of the first batch that has it.
     pub max_timestamp_offset: Offset,
+    /// The last batch below `sealed`; `None` when there is none.
+    pub last: Option<LastBatch>,
 }
 
 /// The whole of it.
@@ -68,7 +72,7 @@ impl LogCheckpoint {
     /// The bytes to store.
     pub fn encode(&self, identity: &PartitionIdentity) -> Vec<u8> {
         let epochs = self.epochs.entries();
-        let mut out = Vec::with_capacity(176 + 12 * epochs.len() + self.producers.len());
+        let mut out = Vec::with_capacity(188 + 12 * epochs.len() + self.producers.len());
         out.extend_from_slice(&CHECKPOINT_MAGIC.to_le_bytes());
         out.extend_from_slice(&CHECKPOINT_VERSION.to_le_bytes());
         let flags = if self.active.is_some() { FLAG_ACTIVE } else { 0 };
@@ -89,6 +93,9 @@ impl LogCheckpoint {
             out.extend_from_slice(&active.first_timestamp.to_le_bytes());
             out.extend_from_slice(&active.max_timestamp.to_le_bytes());
             out.extend_from_slice(&active.max_timestamp_offset.0.to_le_bytes());
+            let last = active.last.unwrap_or(NO_BATCH);
+            out.extend_from_slice(&last.position.0.to_le_bytes());
+            out.extend_from_slice(&last.crc.to_le_bytes());
         }
         out.extend_from_slice(&(epochs.len() as u32).to_le_bytes());
         for entry in epochs {
@@ -129,7 +136,7 @@ impl LogCheckpoint {
 }
 
 fn active(fields: &mut Fields<'_>) -> Result<ActiveCheckpoint, FormatError> {
-    let active = ActiveCheckpoint {
+    let mut active = ActiveCheckpoint {
         base_offset: Offset(fields.i64()?),
         first_index: Index(fields.u64()?),
         first_term: Term(fields.u64()?),
@@ -139,10 +146,17 @@ fn active(fields: &mut Fields<'_>) -> Result<ActiveCheckpoint, FormatError> {
         first_timestamp: fields.i64()?,
         max_timestamp: fields.i64()?,
         max_timestamp_offset: Offset(fields.i64()?),
+        last: None,
     };
     if active.sealed > active.written || !active.written.0.is_multiple_of(BLOCK) {
         return Err(FormatError::Inconsistent("positions of the active segment"));
     }
+    let last = LastBatch { position: Position(fields.u64()?), crc: fields.u32()? };
+    active.last = match active.sealed {
+        Position(0) if last == NO_BATCH => None,
+        sealed if last.position < sealed => Some(last),
+        _ => return Err(FormatError::Inconsistent("place of the last sealed batch")),
+    };
     Ok(active)
 }
 
@@ -182,6 +196,7 @@ mod tests {
                 first_timestamp: 5,
                 max_timestamp: 99,
                 max_timestamp_offset: Offset(44),
+                last: Some(LastBatch { position: Position(7900), crc: 0x1234_5678 }),
             }),
             epochs,
             producers: Bytes::from_static(b"producers"),
@@ -190,14 +205,21 @@ mod tests {
 
     #[test]
     fn a_checkpoint_is_read_back() {
-        for whole in [checkpoint(), LogCheckpoint { active: None, ..checkpoint() }] {
+        let unsealed = |active: ActiveCheckpoint| ActiveCheckpoint {
+            sealed: Position(0),
+            batches: 0,
+            last: None,
+            ..active
+        };
+        for active in [checkpoint().active, checkpoint().active.map(unsealed), None] {
+            let whole = LogCheckpoint { active, ..checkpoint() };
             let bytes = Bytes::from(whole.encode(&identity()));
             assert_eq!(LogCheckpoint::decode(&bytes, Some(&identity())), Ok(whole));
         }
     }
 
     #[test]
-    fn damage_a_newer_version_and_another_partition_are_refused() {
+    fn damage_another_version_and_another_partition_are_refused() {
         let bytes = checkpoint().encode(&identity());
         for at in 0..bytes.len() {
             let mut bad = bytes.clone();
@@ -208,9 +230,12 @@ mod tests {
             let cut = Bytes::copy_from_slice(&bytes[..cut]);
             assert!(LogCheckpoint::decode(&cut, None).is_err());
         }
-        let mut newer = bytes.clone();
-        newer[4] = 2;
-        assert_eq!(LogCheckpoint::decode(&newer.into(), None), Err(FormatError::Version(2)));
+        for version in [CHECKPOINT_VERSION - 1, CHECKPOINT_VERSION + 1] {
+            let mut bytes = bytes.clone();
+            bytes[4] = version as u8;
+            let refused = LogCheckpoint::decode(&bytes.into(), None);
+            assert_eq!(refused, Err(FormatError::Version(version)));
+        }
         let other = PartitionIdentity { topic: [8; 16], ..identity() };
         assert!(LogCheckpoint::decode(&bytes.into(), Some(&other)).is_err());
     }

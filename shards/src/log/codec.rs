@@ -17,8 +17,8 @@ pub enum FormatError {
     /// The first bytes name another format.
     #[error("not a file of this kind (magic {0:#010x})")]
     Magic(u32),
-    /// Written by a newer release.
-    #[error("format version {0} is newer than this release understands")]
+    /// Written by another release.
+    #[error("format version {0} is not one that this release understands")]
     Version(u16),
     /// The checksum does not match the bytes.
     #[error("checksum mismatch (stored {stored:#010x}, computed {computed:#010x})")]
@@ -119,11 +119,11 @@ pub(super) fn seal(out: &mut Vec<u8>) {
 
 /// The beginning that checkpoints and maps share: magic, version, flags and partition; the
 /// partition must be the expected one, if given. Magic and version are judged before the checksum,
-/// so that a newer release is named as one. Gives the flags, and the fields that follow.
+/// so that another release is named as one. Gives the flags, and the fields that follow.
 pub(super) fn preamble<'a>(
     bytes: &'a [u8],
     magic: u32,
-    newest: u16,
+    only: u16,
     identity: Option<&PartitionIdentity>,
 ) -> Result<(u16, Fields<'a>), FormatError> {
     let mut head = Fields::new(bytes);
@@ -132,7 +132,7 @@ pub(super) fn preamble<'a>(
         return Err(FormatError::Magic(found));
     }
     let version = head.u16()?;
-    if version > newest {
+    if version != only {
         return Err(FormatError::Version(version));
     }
     let mut fields = Fields::new(checked(bytes)?);

@@ -11,7 +11,7 @@ use super::batch::{BatchFault, BatchHead};
 use super::files::{file_name, parse_name, FileKind};
 use super::index::{IndexBlock, INDEX_BLOCK_BYTES};
 use super::map::SegmentMap;
-use super::types::{Offset, Position};
+use super::types::{LastBatch, Offset, Position};
 
 const READ_BYTES: usize = 1 << 20;
 
@@ -42,6 +42,8 @@ pub struct SegmentReport {
     pub end: Position,
     /// Offset after the chain.
     pub next_offset: Offset,
+    /// Its last batch.
+    pub last: Option<LastBatch>,
     /// Batches of the chain whose checksum does not hold.
     pub damaged: u64,
     /// Why the chain ends, unless it ends with the file.
@@ -57,13 +59,15 @@ pub struct SegmentReport {
 }
 
 impl SegmentReport {
-    /// A closed segment that is whole: the chain ends where the `.map` says.
+    /// A closed segment that is whole: the chain ends where the `.map` says, with the batch that it
+    /// says.
     pub fn is_whole(&self) -> bool {
         let closed = self.map.as_ref().ok().and_then(|map| map.closed);
         closed.is_some_and(|facts| {
             self.damaged == 0
                 && self.stop.is_none()
                 && (facts.length, facts.next_offset) == (self.end.0, self.next_offset)
+                && Some(facts.last) == self.last
         })
     }
 }
@@ -91,6 +95,7 @@ pub async fn inspect_segment(
         batches: 0,
         end: Position(0),
         next_offset: base_offset,
+        last: None,
         damaged: 0,
         stop: None,
         map,
@@ -127,6 +132,7 @@ pub async fn inspect_segment(
             intact: head.verify_crc(&batch).is_ok(),
         };
         each(&seen);
+        report.last = Some(LastBatch { position: report.end, crc: head.crc });
         report.damaged += u64::from(!seen.intact);
         report.batches += 1;
         report.end = Position(report.end.0 + length as u64);

@@ -7,12 +7,12 @@
 use wal::{Index, Term};
 
 use super::codec::{preamble, seal, Fields, FormatError};
-use super::types::{Offset, PartitionIdentity};
+use super::types::{LastBatch, Offset, PartitionIdentity, Position};
 
 /// "CKMP", little endian.
 pub const MAP_MAGIC: u32 = u32::from_le_bytes(*b"CKMP");
-/// The only version so far.
-pub const MAP_VERSION: u16 = 1;
+/// The only version that is read: no release wrote version 1, which knew no last batch.
+pub const MAP_VERSION: u16 = 2;
 const FLAG_CLOSED: u16 = 1;
 
 /// An entry that took an index and no offset.
@@ -45,6 +45,8 @@ pub struct ClosedFacts {
     pub max_timestamp_offset: Offset,
     /// Wall clock at the close, in milliseconds.
     pub closed_ms: i64,
+    /// Its last batch.
+    pub last: LastBatch,
 }
 
 /// The content of a `.map` file.
@@ -71,7 +73,7 @@ impl SegmentMap {
 
     /// The bytes of the file.
     pub fn encode(&self, identity: &PartitionIdentity) -> Vec<u8> {
-        let mut out = Vec::with_capacity(160 + 24 * self.empties.len());
+        let mut out = Vec::with_capacity(172 + 24 * self.empties.len());
         out.extend_from_slice(&MAP_MAGIC.to_le_bytes());
         out.extend_from_slice(&MAP_VERSION.to_le_bytes());
         let flags = if self.closed.is_some() { FLAG_CLOSED } else { 0 };
@@ -90,6 +92,8 @@ impl SegmentMap {
             out.extend_from_slice(&facts.max_timestamp.to_le_bytes());
             out.extend_from_slice(&facts.max_timestamp_offset.0.to_le_bytes());
             out.extend_from_slice(&facts.closed_ms.to_le_bytes());
+            out.extend_from_slice(&facts.last.position.0.to_le_bytes());
+            out.extend_from_slice(&facts.last.crc.to_le_bytes());
         }
         out.extend_from_slice(&(self.empties.len() as u32).to_le_bytes());
         for entry in &self.empties {
@@ -123,7 +127,7 @@ impl SegmentMap {
 }
 
 fn closed_facts(fields: &mut Fields<'_>) -> Result<ClosedFacts, FormatError> {
-    Ok(ClosedFacts {
+    let facts = ClosedFacts {
         length: fields.u64()?,
         next_offset: Offset(fields.i64()?),
         last_index: Index(fields.u64()?),
@@ -132,7 +136,12 @@ fn closed_facts(fields: &mut Fields<'_>) -> Result<ClosedFacts, FormatError> {
         max_timestamp: fields.i64()?,
         max_timestamp_offset: Offset(fields.i64()?),
         closed_ms: fields.i64()?,
-    })
+        last: LastBatch { position: Position(fields.u64()?), crc: fields.u32()? },
+    };
+    if facts.last.position.0 >= facts.length {
+        return Err(FormatError::Inconsistent("place of the last batch"));
+    }
+    Ok(facts)
 }
 
 #[cfg(test)]
@@ -172,6 +181,7 @@ mod tests {
                 max_timestamp: -1,
                 max_timestamp_offset: Offset(0),
                 closed_ms: 99,
+                last: LastBatch { position: Position(12000), crc: 0x1234_5678 },
             }),
             ..map()
         };

@@ -49,6 +49,6 @@ pub use read::{Damage, ReadAnswer, ReadError, ReadRequest};
 pub use retention::{new_log_start, RetentionConfig, SegmentView};
 pub use staging::{StagedBatch, StagedEntry, STAGED_HEAD_BYTES};
 pub use types::{
-    CommittedBatch, EntryReader, Local, LogEntry, LogOptions, Offset, PartitionIdentity, Payload,
-    Position, RecordSearch, SegmentConfig, StagedAt,
+    CommittedBatch, EntryReader, LastBatch, Local, LogEntry, LogOptions, Offset, PartitionIdentity,
+    Payload, Position, RecordSearch, SegmentConfig, StagedAt,
 };

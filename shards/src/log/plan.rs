@@ -15,7 +15,7 @@ use super::map::{ClosedFacts, EmptyEntry, SegmentMap};
 use super::placing::Begin;
 use super::staging::Layout;
 use super::state::{ActiveSegment, Applied, ClosedSegment, Flushed, IndexChange, LogState};
-use super::types::{CommittedBatch, Offset, Position, SegmentConfig};
+use super::types::{CommittedBatch, LastBatch, Offset, Position, SegmentConfig};
 
 /// The writes of one segment.
 pub(super) struct SegmentWrite {
@@ -193,6 +193,7 @@ impl Planner<'_> {
                 first_timestamp: begin.first_timestamp,
                 jitter_ms: begin.jitter_ms,
                 cursor: IndexCursor::new(batch.base_offset),
+                last: None,
                 empties: Vec::new(),
                 map_stale: false,
             },
@@ -224,6 +225,7 @@ impl Planner<'_> {
             max_timestamp: cursor.max_timestamp,
             max_timestamp_offset: cursor.max_timestamp_offset,
             closed_ms: self.input.now_ms,
+            last: done.active.last.expect("a segment is begun by a batch"),
         };
         if let Some(write) = self.segments.last_mut() {
             write.map = Some(segment_map(&done.active, Some(facts)));
@@ -272,6 +274,7 @@ impl Planner<'_> {
                     term: batch.term,
                     next_offset: batch.next_offset(),
                 };
+                active.last = Some(LastBatch { position: Position(position), crc: batch.crc });
                 active.sealed = Position(end);
             }
             if position < to.0 {

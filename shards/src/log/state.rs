@@ -17,7 +17,7 @@ use super::placing::{Cursor, Pin, Placing, Upcoming};
 use super::plan::PlanInput;
 use super::roll::SegmentFill;
 use super::staging::{Room, StagedEntry};
-use super::types::{CommittedBatch, LogEntry, Offset, Payload, Position, StagedAt};
+use super::types::{CommittedBatch, LastBatch, LogEntry, Offset, Payload, Position, StagedAt};
 
 /// A closed segment. Its facts are read from its `.map` when first needed.
 #[derive(Debug, Clone)]
@@ -41,6 +41,8 @@ pub(super) struct ActiveSegment {
     pub first_timestamp: i64,
     pub jitter_ms: i64,
     pub cursor: IndexCursor,
+    /// Ends at `sealed`; `None` while nothing is.
+    pub last: Option<LastBatch>,
     /// What its `.map` holds.
     pub empties: Vec<EmptyEntry>,
     /// The `.map` on disk says more than a checkpoint does (after a crash): it is to be replaced.
@@ -569,6 +571,7 @@ fn restore_active(active: &ActiveCheckpoint) -> ActiveSegment {
             max_timestamp: active.max_timestamp,
             max_timestamp_offset: active.max_timestamp_offset,
         },
+        last: active.last,
         empties: Vec::new(),
         map_stale: false,
     }
@@ -585,5 +588,6 @@ fn active_checkpoint(active: &ActiveSegment) -> ActiveCheckpoint {
         first_timestamp: active.first_timestamp,
         max_timestamp: active.cursor.max_timestamp,
         max_timestamp_offset: active.cursor.max_timestamp_offset,
+        last: active.last,
     }
 }

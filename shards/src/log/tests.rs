@@ -104,6 +104,10 @@ fn bytes_of(batch: &CommittedBatch) -> Bytes {
     }
 }
 
+fn crc_of(batch: &Bytes) -> u32 {
+    BatchHead::parse(batch).expect("a batch").crc
+}
+
 pub(super) const FIRST: Index = Index(5);
 pub(super) const FIRST_TERM: Term = Term(5);
 
@@ -238,7 +242,7 @@ impl Partition {
         let payload: Vec<u8> =
             (0..payload_bytes).map(|at| (at as u64 * 31 + base.0 as u64 * 7) as u8).collect();
         let bytes = batch(base.0, records, term.0 as i32, timestamp, &payload);
-        let length = bytes.len() as u32;
+        let (length, crc) = (bytes.len() as u32, crc_of(&bytes));
         let payload =
             Payload::Memory { bytes: bytes.clone(), location: Some(location(index, length)) };
         self.add(LogEntry::Batch(CommittedBatch {
@@ -248,6 +252,7 @@ impl Partition {
             records,
             length,
             max_timestamp: timestamp,
+            crc,
             payload,
             staged: None,
         }));
@@ -318,6 +323,7 @@ impl Partition {
                 records: 1,
                 length: next.length,
                 max_timestamp: timestamp,
+                crc: crc_of(&bytes),
                 payload: Payload::Memory { bytes: kept, location: place },
                 staged: at,
             }));

@@ -97,6 +97,8 @@ pub struct CommittedBatch {
     pub length: u32,
     /// Largest timestamp in milliseconds; -1 for none.
     pub max_timestamp: i64,
+    /// The batch's own checksum, as it stands in its header.
+    pub crc: u32,
     /// The bytes, or where they are.
     pub payload: Payload,
     /// It was staged: its whole blocks are in the segment already, and the WAL has its edges.
@@ -108,6 +110,16 @@ impl CommittedBatch {
     pub fn next_offset(&self) -> Offset {
         Offset(self.base_offset.0 + i64::from(self.records))
     }
+}
+
+/// The last batch of a segment that is sealed. What is kept of it elsewhere tells whose a segment
+/// is: two partitions' batches may agree in all that a reader checks, but not in their checksums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastBatch {
+    /// Where it begins.
+    pub position: Position,
+    /// Its own checksum.
+    pub crc: u32,
 }
 
 /// A committed entry, in Raft order.

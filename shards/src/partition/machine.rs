@@ -70,6 +70,7 @@ impl Partition {
                 entry.index.0, self.identity
             ),
         };
+        debug_assert_eq!(header.crc, entry.descriptor.crc, "the descriptor is of this batch");
         if let Some(info) = producer_of(&header) {
             let base_offset = entry.descriptor.base_offset;
             self.producers.appended(&info, base_offset, entry.index, header.max_timestamp);
@@ -127,6 +128,7 @@ fn log_entry(entry: Committed) -> LogEntry {
         records: descriptor.records,
         length: descriptor.length,
         max_timestamp: descriptor.max_timestamp,
+        crc: descriptor.crc,
         payload,
         staged: pointer.as_ref().map(staged_at),
     })

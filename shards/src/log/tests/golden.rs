@@ -30,6 +30,7 @@ fn checkpoint() {
             first_timestamp: 0x27,
             max_timestamp: -1,
             max_timestamp_offset: Offset(0x29),
+            last: Some(LastBatch { position: Position(0x2a), crc: 0x2b }),
         }),
         epochs,
         producers: Bytes::from_static(b"P"),
@@ -38,8 +39,8 @@ fn checkpoint() {
 }
 
 #[rustfmt::skip]
-const CHECKPOINT: [&str; 12] = [
-    "434b4c4301000100", // magic, version, flags
+const CHECKPOINT: [&str; 13] = [
+    "434b4c4302000100", // magic, version, flags
     "30313233343536373839616263646566", // topic
     "07000000", // partition
     "11000000000000001200000000000000", // flushed index and term
@@ -48,9 +49,10 @@ const CHECKPOINT: [&str; 12] = [
     "f00f0000000000000010000000000000", // sealed, written
     "260000002700000000000000", // batches, first timestamp
     "ffffffffffffffff2900000000000000", // largest timestamp, its batch
+    "2a000000000000002b000000", // last batch: position, checksum
     "01000000060000000100000000000000", // one epoch: 6 from offset 1
     "0100000050", // producers
-    "69d8d047", // CRC
+    "23dbb3c6", // CRC
 ];
 
 #[test]
@@ -67,7 +69,8 @@ fn map() {
             batches: 0x28,
             max_timestamp: -1,
             max_timestamp_offset: Offset(0x2a),
-            closed_ms: 0x2b,
+            closed_ms: 0x1b,
+            last: LastBatch { position: Position(0x1c), crc: 0x1d },
         }),
         empties: vec![EmptyEntry { index: Index(0x31), term: Term(0x32), offset: Offset(0x33) }],
     };
@@ -75,17 +78,18 @@ fn map() {
 }
 
 #[rustfmt::skip]
-const MAP: [&str; 10] = [
-    "434b4d5001000100", // magic, version, flags
+const MAP: [&str; 11] = [
+    "434b4d5002000100", // magic, version, flags
     "30313233343536373839616263646566", // topic
     "07000000", // partition
     "210000000000000022000000000000002300000000000000", // base offset, first index and term
     "24000000000000002500000000000000", // length, next offset
     "26000000000000002700000000000000", // last index and term
     "28000000ffffffffffffffff", // batches, largest timestamp
-    "2a000000000000002b00000000000000", // its batch, closed
+    "2a000000000000001b00000000000000", // its batch, closed
+    "1c000000000000001d000000", // last batch: position, checksum
     "01000000310000000000000032000000000000003300000000000000", // one entry without records
-    "6cd535fa", // CRC
+    "3a268e46", // CRC
 ];
 
 #[test]
