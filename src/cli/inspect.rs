@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{value_parser, Arg, ArgAction, ArgMatches, Command};
 use rt::{Dir, Shard};
 use shards::broker::META_SHARD;
-use shards::log::{inspect_list, inspect_segment, BatchReport, SegmentReport};
+use shards::log::{inspect_list, inspect_segment, BatchReport, PartitionIdentity, SegmentReport};
 use shards::meta::Image;
 use shards::offline::metadata;
 use wal::inspect::InspectOptions;
@@ -166,12 +166,13 @@ impl Job {
         let mut any = false;
         for topic in folders(&topics).await? {
             let dir = topics.open_subdir(&topic).await.map_err(failed)?;
-            for partition in folders(&dir).await? {
-                let dir = dir.open_subdir(&partition).await.map_err(failed)?;
+            for number in folders(&dir).await? {
+                let dir = dir.open_subdir(&number).await.map_err(failed)?;
+                let identity = PartitionIdentity::of_folders(&topic, &number);
                 for base in inspect_list(&dir).await.map_err(failed)? {
                     any = true;
-                    print(&format!("topic {topic} partition {partition} segment {base}\n"));
-                    let report = inspect_segment(&dir, base, |batch| {
+                    print(&format!("topic {topic} partition {number} segment {base}\n"));
+                    let report = inspect_segment(&dir, identity.as_ref(), base, |batch| {
                         if self.batches {
                             print(&format!("  {}\n", describe_batch(batch)));
                         }
@@ -326,6 +327,9 @@ fn describe_segment(report: &SegmentReport) -> String {
         Err(reason) => format!("its map is not readable: {reason}"),
     };
     out += &format!("  {closed}\n");
+    if let Some(foreign) = &report.foreign {
+        out += &format!("  DAMAGE: {foreign}\n");
+    }
     if report.damaged > 0 {
         out += &format!("  DAMAGE: the checksum of {} batches is wrong\n", report.damaged);
     }

@@ -105,7 +105,8 @@ pub fn segment(bytes: &[u8]) {
         }
         for base in inspect_list(&dir).await.expect("a list") {
             let mut batches = 0;
-            let report = inspect_segment(&dir, base, |_| batches += 1).await.expect("a report");
+            let report =
+                inspect_segment(&dir, None, base, |_| batches += 1).await.expect("a report");
             assert_eq!(report.batches, batches);
             assert!(report.end.0 <= report.file_bytes);
         }

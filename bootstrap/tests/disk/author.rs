@@ -150,6 +150,18 @@ fn expect(code: i16, what: &str) -> Result<(), Broken> {
     }
 }
 
+/// How many records the batch has that begins with this one, and their length: in every partition
+/// the same, so that their segments agree in all but what the records say.
+fn sizes(first: u32) -> (u32, usize) {
+    let dice = u64::from(first + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let padding = match dice / 3 % 12 {
+        0 => LONGEST,
+        1 | 2 => LONGER,
+        _ => 300,
+    };
+    (1 + (dice % 3) as u32, padding)
+}
+
 /// Five batches in flight, each of one to three records.
 async fn produce(
     shard: Shard,
@@ -164,14 +176,10 @@ async fn produce(
     loop {
         let sent = known.borrow().partitions[partition].sent;
         if window.len() < IN_FLIGHT && sent < size.records {
-            let count = 1 + (shard.random() % 3) as u32;
-            let padding = match shard.random() % 12 {
-                0 => LONGEST,
-                1 | 2 => LONGER,
-                _ => 300,
-            };
+            let (count, padding) = sizes(sent);
             known.borrow_mut().partitions[partition].sent += count;
-            let bytes = wire::batch(id, sent, count, padding, FIRST_MS + i64::from(sent));
+            let time = FIRST_MS + i64::from(sent);
+            let bytes = wire::batch(id, partition, sent, count, padding, time);
             let request = wire::produce(TOPIC, partition as i32, bytes);
             let sending = client.send(&request, wire::PRODUCE_VERSION).await;
             sending.map_err(|error| Broken(error.to_string()))?;
@@ -204,7 +212,8 @@ async fn produce_more(
     for _ in 0..MORE {
         let first = known.borrow().partitions[partition].sent;
         known.borrow_mut().partitions[partition].sent += 1;
-        let bytes = wire::batch(id, first, 1, LONGEST, FIRST_MS + i64::from(first));
+        let time = FIRST_MS + i64::from(first);
+        let bytes = wire::batch(id, partition, first, 1, LONGEST, time);
         let request = wire::produce(TOPIC, partition as i32, bytes);
         let sending = client.send(&request, wire::PRODUCE_VERSION).await;
         sending.map_err(|error| Broken(error.to_string()))?;
@@ -274,7 +283,7 @@ async fn come_and_go(
         set(&name, Life::There);
         let id = wire::init_producer(&shard, &mut client).await?;
         for first in 0..3 {
-            let request = wire::produce(&name, 1, wire::batch(id, first, 1, 6000, FIRST_MS));
+            let request = wire::produce(&name, 1, wire::batch(id, 1, first, 1, 6000, FIRST_MS));
             let sending = client.send(&request, wire::PRODUCE_VERSION).await;
             sending.map_err(|error| Broken(error.to_string()))?;
             expect(wire::produced(&shard, &mut client).await?.0, "produce")?;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use rt::sim::{CrashKind, DiskImage, NodeId, World};
+use shards::log::BatchHead;
 
 use crate::author::{self, Size, CLIENTS};
 use crate::known::{Known, PARTITIONS};
@@ -146,6 +147,24 @@ impl Damage {
     }
 }
 
+/// Segments of two partitions.
+pub struct Twins {
+    pub paths: [String; 2],
+    /// They are being written.
+    pub active: bool,
+}
+
+/// All that is checked batch by batch; a checksum holds in either place.
+fn heads(mut bytes: &[u8]) -> Vec<BatchHead> {
+    let mut heads = Vec::new();
+    while let Ok(head) = BatchHead::parse(bytes) {
+        let Some(rest) = bytes.get(head.length as usize..) else { break };
+        heads.push(BatchHead { crc: 0, ..head });
+        bytes = rest;
+    }
+    heads
+}
+
 /// A run that is over, and its disk: after a kill, all frames confirmed and `reached`.
 pub struct Ground {
     image: DiskImage,
@@ -190,6 +209,15 @@ pub fn contents(world: &World, node: NodeId) -> BTreeMap<String, Vec<u8>> {
 
 impl Ground {
     pub fn new(seed: u64, size: Size) -> Ground {
+        Ground::grown(seed, size, true)
+    }
+
+    /// Without batches that only the log points to.
+    pub fn flushed(seed: u64, size: Size) -> Ground {
+        Ground::grown(seed, size, false)
+    }
+
+    fn grown(seed: u64, size: Size, staged: bool) -> Ground {
         let (world, node, known) = author::world(seed, size);
         let half =
             |known: &Known| known.partitions.iter().all(|p| p.acknowledged > size.records / 2);
@@ -204,9 +232,11 @@ impl Ground {
         // A round of flushes, batches that no other one comes to, and the frames that confirm.
         world.run_for(std::time::Duration::from_secs(7));
         let flushed = contents(&world, node);
-        known.borrow_mut().more = true;
-        let ended = |known: &Known| known.ended == CLIENTS + PARTITIONS;
-        assert!(world.run_until(|_| ended(&known.borrow()), limit), "{:?}", known.borrow());
+        if staged {
+            known.borrow_mut().more = true;
+            let ended = |known: &Known| known.ended == CLIENTS + PARTITIONS;
+            assert!(world.run_until(|_| ended(&known.borrow()), limit), "{:?}", known.borrow());
+        }
         // Within a second the logs say elsewhere how far they reach.
         world.run_for(std::time::Duration::from_secs(2));
         let known = known.borrow().clone();
@@ -324,6 +354,31 @@ impl Ground {
             damages.push(Damage::Older);
         }
         damages
+    }
+
+    /// The pairs of segments of one topic that differ in nothing but what their records say.
+    pub fn twins(&self) -> Vec<Twins> {
+        // Name, partition, all before them.
+        let parts = |path: &str| path.rsplitn(3, '/').map(str::to_owned).collect::<Vec<_>>();
+        let segments = self.of(Kind::Segment);
+        let newest = |path: &String| {
+            let kind = Kind::of(path);
+            self.beside(path).filter(|other| Kind::of(other) == kind).max() == Some(path)
+        };
+        let mut twins = Vec::new();
+        for (place, first) in segments.iter().enumerate() {
+            for second in &segments[place + 1..] {
+                let (of, other) = (parts(first), parts(second));
+                let [bytes, others] = [first, second].map(|path| &self.files[*path]);
+                let alike =
+                    (&of[0], &of[2]) == (&other[0], &other[2]) && heads(bytes) == heads(others);
+                if alike && bytes != others {
+                    let paths = [first, second].map(|path| (*path).clone());
+                    twins.push(Twins { paths, active: newest(first) && newest(second) });
+                }
+            }
+        }
+        twins
     }
 
     /// The files of the folder that this one is in.

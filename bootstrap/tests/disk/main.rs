@@ -17,8 +17,8 @@ use std::time::Duration;
 use rt::sim::CrashKind;
 
 use author::{Size, CLIENTS};
-use damage::{Damage, Ground, Kind, Table};
-use reader::{Outcome, Plan};
+use damage::{Damage, Ground, Kind, Table, Twins};
+use reader::{Fate, Outcome, Plan};
 
 fn number(name: &str) -> Option<usize> {
     std::env::var(name).ok()?.parse().ok()
@@ -56,6 +56,37 @@ fn damage_is_refused_or_repaired_and_never_served() {
     }
     println!("{}", table.text());
     assert!(wrong.is_empty(), "{} cases: {}", wrong.len(), wrong[0]);
+}
+
+/// Not by their names and lengths, nor by any batch: by what the checkpoint and the maps say of the
+/// last one.
+#[test]
+fn segments_of_other_partitions_are_told_from_their_own() {
+    let ground = Ground::flushed(4, Size { records: 150, commits: 1, topics: 0, alterations: 0 });
+    let twins = ground.twins();
+    for active in [false, true] {
+        assert!(twins.iter().any(|twins| twins.active == active), "the run leaves none: {active}");
+    }
+    let mut wrong = Vec::new();
+    for (seed, Twins { paths: [first, second], active }) in twins.iter().enumerate() {
+        let copy = |from: &String| Damage::Copy { from: from.clone() };
+        let swap = Damage::Swap { with: second.clone() };
+        let cases = [(first, swap, 2), (first, copy(second), 1), (second, copy(first), 1)];
+        for (path, damage, damaged) in cases {
+            let outcome = ground.run(path, &damage, seed as u64, Plan::default());
+            let refused = match &outcome {
+                Outcome::Serves { fates, .. } => {
+                    fates.iter().filter(|(_, fate)| matches!(fate, Fate::Refused(_))).count()
+                }
+                _ => 0,
+            };
+            if refused != damaged {
+                let outcome = outcome.wrong().unwrap_or_else(|| format!("{outcome:?}"));
+                wrong.push(format!("{path}, active: {active}, {damage:?}: {outcome}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}: {wrong:#?}", wrong.len(), 3 * twins.len());
 }
 
 /// The metadata names a partition that no checkpoint of it knows, and the log that has lost its

@@ -219,7 +219,7 @@ async fn partition(
             code => return wrong(format!("fetch at {at}: {code}")),
         }
         let before = at;
-        if let Err(what) = take(records, &mut at, &mut batches) {
+        if let Err(what) = take(records, number, &mut at, &mut batches) {
             return wrong(what);
         }
         if at == before {
@@ -229,8 +229,13 @@ async fn partition(
     times(shard, client, asked, start, &batches).await
 }
 
-/// Every record of a fetch is the one that belongs to its offset.
-fn take(mut records: Bytes, at: &mut i64, batches: &mut Vec<i64>) -> Result<(), String> {
+/// Every record of a fetch is the one that belongs to its partition and offset.
+fn take(
+    mut records: Bytes,
+    partition: usize,
+    at: &mut i64,
+    batches: &mut Vec<i64>,
+) -> Result<(), String> {
     while !records.is_empty() {
         let Ok(batch) = Batch::split_from(&mut records) else { return Ok(()) };
         batch.check_crc().map_err(|error| format!("served at {at}: {error}"))?;
@@ -239,9 +244,10 @@ fn take(mut records: Bytes, at: &mut i64, batches: &mut Vec<i64>) -> Result<(), 
         for record in &unfolded {
             let record = record.map_err(|error| format!("served at {at}: {error}"))?;
             let value = record.value.unwrap_or_default();
-            let number = std::str::from_utf8(value).ok().and_then(|text| text.split(' ').next());
-            if number.and_then(|number| number.parse().ok()) != Some(record.offset) {
-                return Err(format!("served at offset {}: {number:?}", record.offset));
+            let expected = format!("{} {partition} ", record.offset);
+            if !value.starts_with(expected.as_bytes()) {
+                let found = String::from_utf8_lossy(&value[..value.len().min(20)]);
+                return Err(format!("served at offset {expected:?}: {found:?}"));
             }
         }
         let base = batch.header.base_offset;

@@ -160,11 +160,18 @@ pub async fn init_producer(shard: &Shard, client: &mut Client) -> Result<i64, Br
     }
 }
 
-/// A batch whose records say `<first> …`, `<first + 1> …`.
-pub fn batch(id: i64, first: u32, count: u32, padding: usize, timestamp: i64) -> Bytes {
+/// A batch whose records say `<first> <partition> …`, `<first + 1> <partition> …`.
+pub fn batch(
+    id: i64,
+    partition: usize,
+    first: u32,
+    count: u32,
+    padding: usize,
+    timestamp: i64,
+) -> Bytes {
     let mut builder = BatchBuilder::new().producer(id, 0, first as i32);
     for sequence in first..first + count {
-        let value = format!("{sequence} {:padding$}", "");
+        let value = format!("{sequence} {partition} {:padding$}", "");
         builder.push(timestamp, None, Some(value.as_bytes()), &[]);
     }
     builder.build().expect("a batch").bytes

@@ -28,7 +28,10 @@ pub enum FormatError {
         /// Of the bytes as read.
         computed: u32,
     },
-    /// The fields contradict each other, or belong to another partition or segment.
+    /// Whole, and that of another partition.
+    #[error("belongs to another partition")]
+    OtherPartition,
+    /// The fields contradict each other, or belong to another segment.
     #[error("inconsistent: {0}")]
     Inconsistent(&'static str),
 }
@@ -141,7 +144,7 @@ pub(super) fn preamble<'a>(
     let topic: [u8; 16] = fields.array()?;
     let partition = fields.i32()?;
     if identity.is_some_and(|id| id.topic != topic || id.partition != partition) {
-        return Err(FormatError::Inconsistent("belongs to another partition"));
+        return Err(FormatError::OtherPartition);
     }
     Ok((flags, fields))
 }

@@ -11,7 +11,8 @@ use super::batch::{BatchFault, BatchHead};
 use super::files::{file_name, parse_name, FileKind};
 use super::index::{IndexBlock, INDEX_BLOCK_BYTES};
 use super::map::SegmentMap;
-use super::types::{LastBatch, Offset, Position};
+use super::origin::{find_last, Foreign};
+use super::types::{Offset, PartitionIdentity, Position};
 
 const READ_BYTES: usize = 1 << 20;
 
@@ -42,14 +43,14 @@ pub struct SegmentReport {
     pub end: Position,
     /// Offset after the chain.
     pub next_offset: Offset,
-    /// Its last batch.
-    pub last: Option<LastBatch>,
     /// Batches of the chain whose checksum does not hold.
     pub damaged: u64,
     /// Why the chain ends, unless it ends with the file.
     pub stop: Option<BatchFault>,
-    /// The `.map`, or why it cannot be read.
+    /// The `.map`, or why it cannot be read or is of another partition.
     pub map: Result<SegmentMap, String>,
+    /// The `.map` of a closed segment speaks of another one.
+    pub foreign: Option<Foreign>,
     /// Valid blocks and entries of the `.index`; the first block that is not valid.
     pub index_blocks: u32,
     /// Entries in those blocks.
@@ -59,15 +60,15 @@ pub struct SegmentReport {
 }
 
 impl SegmentReport {
-    /// A closed segment that is whole: the chain ends where the `.map` says, with the batch that it
-    /// says.
+    /// A closed segment that is whole: the chain ends where the `.map` says, and it is of this
+    /// segment.
     pub fn is_whole(&self) -> bool {
         let closed = self.map.as_ref().ok().and_then(|map| map.closed);
         closed.is_some_and(|facts| {
             self.damaged == 0
                 && self.stop.is_none()
                 && (facts.length, facts.next_offset) == (self.end.0, self.next_offset)
-                && Some(facts.last) == self.last
+                && self.foreign.is_none()
         })
     }
 }
@@ -79,15 +80,24 @@ pub async fn inspect_list(dir: &Dir) -> io::Result<Vec<Offset>> {
     Ok(names.filter(|(_, kind)| *kind == FileKind::Segment).map(|(base, _)| base).collect())
 }
 
-/// Goes through one segment; `each` sees every batch of the chain.
+/// Goes through one segment; `each` sees every batch of the chain. Its `.map` must be this
+/// partition's, if that is known.
 pub async fn inspect_segment(
     dir: &Dir,
+    identity: Option<&PartitionIdentity>,
     base_offset: Offset,
     mut each: impl FnMut(&BatchReport),
 ) -> io::Result<SegmentReport> {
     let file = dir.open_file(&file_name(base_offset, FileKind::Segment), FileOptions::READ).await?;
     let file_bytes = file.size().await?;
-    let map = read_map(dir, base_offset).await?;
+    let map = read_map(dir, identity, base_offset).await?;
+    let foreign = match map.as_ref().ok().and_then(|map| map.closed) {
+        Some(facts) => {
+            let end = Position(facts.length.min(file_bytes));
+            find_last(&file, None, facts.last, end).await?.err()
+        }
+        None => None,
+    };
     let (index_blocks, index_entries, index_fault) = read_index(dir, base_offset).await?;
     let mut report = SegmentReport {
         base_offset,
@@ -95,10 +105,10 @@ pub async fn inspect_segment(
         batches: 0,
         end: Position(0),
         next_offset: base_offset,
-        last: None,
         damaged: 0,
         stop: None,
         map,
+        foreign,
         index_blocks,
         index_entries,
         index_fault,
@@ -132,7 +142,6 @@ pub async fn inspect_segment(
             intact: head.verify_crc(&batch).is_ok(),
         };
         each(&seen);
-        report.last = Some(LastBatch { position: report.end, crc: head.crc });
         report.damaged += u64::from(!seen.intact);
         report.batches += 1;
         report.end = Position(report.end.0 + length as u64);
@@ -151,9 +160,13 @@ fn next_head(chunk: &[u8], expected: Offset) -> Result<BatchHead, BatchFault> {
     }
 }
 
-async fn read_map(dir: &Dir, base: Offset) -> io::Result<Result<SegmentMap, String>> {
+async fn read_map(
+    dir: &Dir,
+    identity: Option<&PartitionIdentity>,
+    base: Offset,
+) -> io::Result<Result<SegmentMap, String>> {
     match dir.read(&file_name(base, FileKind::Map)).await {
-        Ok(bytes) => Ok(SegmentMap::decode(&bytes, None).map_err(|error| error.to_string())),
+        Ok(bytes) => Ok(SegmentMap::decode(&bytes, identity).map_err(|error| error.to_string())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Err("missing".to_owned())),
         Err(error) => Err(error),
     }

@@ -205,7 +205,7 @@ mod tests {
             assert!(SegmentMap::decode(&bad, None).is_err(), "byte {at}");
         }
         let other = PartitionIdentity { partition: 4, ..identity() };
-        assert!(SegmentMap::decode(&bytes, Some(&other)).is_err());
+        assert_eq!(SegmentMap::decode(&bytes, Some(&other)), Err(FormatError::OtherPartition));
         assert_eq!(SegmentMap::decode(&bytes[..3], None), Err(FormatError::Short));
     }
 }

@@ -18,6 +18,7 @@ mod index;
 mod inspect;
 mod lookup;
 mod map;
+mod origin;
 mod pace;
 mod partition;
 mod placing;
@@ -43,6 +44,7 @@ pub use index::{encode_block, find_stored, IndexBlock, IndexEntry, Seek, INDEX_B
 pub use inspect::{inspect_list, inspect_segment, BatchReport, SegmentReport};
 pub use lookup::TimeHit;
 pub use map::{ClosedFacts, EmptyEntry, SegmentMap};
+pub use origin::Foreign;
 pub use partition::{OpenError, OpenedLog, PartitionLog};
 pub use placing::Upcoming;
 pub use read::{Damage, ReadAnswer, ReadError, ReadRequest};

@@ -19,6 +19,7 @@ use super::context::LogContext;
 use super::epochs::EpochStart;
 use super::files::{file_name, parse_name, FileKind};
 use super::map::SegmentMap;
+use super::origin::check_active;
 use super::staging::StagedEntry;
 use super::state::{ClosedSegment, LogState};
 use super::types::{LogEntry, Offset, PartitionIdentity, Payload, SegmentConfig};
@@ -106,8 +107,8 @@ impl PartitionLog {
         PartitionLog::with(context, identity, config, state, Strays::All)
     }
 
-    /// The log of a partition that has a checkpoint. Lists its folder and reads the `.map` of the
-    /// segment that was being written; everything else is read when it is needed. `staged`: the
+    /// The log of a partition that has a checkpoint. Lists its folder, and of the segment that was
+    /// being written reads the `.map` and one block; everything else is read when it is needed. `staged`: the
     /// entries to be replayed whose batches are staged.
     pub async fn open(
         context: &Rc<LogContext>,
@@ -122,6 +123,9 @@ impl PartitionLog {
         let strays = find_segments(context, &identity, &mut state).await?;
         if state.active.is_some() {
             restore_map(context, &identity, &mut state).await?;
+        }
+        if let Some(active) = &state.active {
+            check_active(context, &identity, active).await?;
         }
         let log = PartitionLog::with(context, identity, config, state, Strays::These(strays));
         log.inner.note_dirty();
@@ -340,7 +344,8 @@ async fn find_segments(
         let Some((base_offset, FileKind::Segment)) = parse_name(&entry.name) else { continue };
         if base_offset < end {
             let (next_offset, length) = (end, entry.len);
-            state.closed.push(ClosedSegment { base_offset, next_offset, length, facts: None });
+            let (facts, known) = (None, false);
+            state.closed.push(ClosedSegment { base_offset, next_offset, length, facts, known });
         } else if state.active.is_some() && base_offset == end {
             active_length = Some(entry.len);
         } else {

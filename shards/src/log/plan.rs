@@ -235,6 +235,7 @@ impl Planner<'_> {
             next_offset: facts.next_offset,
             length: facts.length,
             facts: Some(facts),
+            known: true,
         });
         self.active = None;
         self.index = IndexChange::Replace(Vec::new());

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::batch::{BatchFault, BatchHead};
 use super::index::{find, find_stored, Seek};
+use super::origin::Foreign;
 use super::partition::{PartitionInner, PartitionLog};
 use super::scan::rebuild_index;
 use super::state::{ReadBound, SegmentPart, Source};
@@ -109,7 +110,10 @@ pub enum Damage {
     /// No segment has this offset, though it is above the log start.
     #[error("the segment is missing")]
     Missing,
-    /// Its `.map` is unreadable or contradicts its neighbours.
+    /// Another segment stands in its place.
+    #[error(transparent)]
+    Foreign(#[from] Foreign),
+    /// Its `.map` is unreadable, another segment's, or contradicts its neighbours.
     #[error("map: {0}")]
     Map(String),
 }
@@ -234,7 +238,8 @@ impl PartitionInner {
         }
     }
 
-    /// A batch boundary at or before what is sought, and whether an index gave it.
+    /// A batch boundary at or before what is sought, and whether an index gave it. Every read of a
+    /// segment begins here: its first one finds out whether it is the right segment.
     pub async fn locate(
         &self,
         part: SegmentPart,
@@ -243,6 +248,7 @@ impl PartitionInner {
         if !part.closed {
             return self.locate_active(part, seek).await;
         }
+        self.check_origin(part).await?;
         if let Some(map) = self.context.files.index(&self.identity, part.base_offset).await? {
             if let Ok(entry) = find_stored(&map, part.base_offset, seek) {
                 let entry = entry.filter(|entry| entry.position < part.end);

@@ -7,7 +7,7 @@ use super::files::{file_name, FileKind};
 use super::index::{
     encode_block, IndexBlock, IndexCursor, IndexEntry, BLOCK_ENTRIES, INDEX_BLOCK_BYTES,
 };
-use super::map::{ClosedFacts, SegmentMap};
+use super::map::ClosedFacts;
 use super::partition::PartitionInner;
 use super::read::{BatchStart, Damage, ReadError, SegmentWalk};
 use super::state::SegmentPart;
@@ -112,36 +112,26 @@ impl PartitionInner {
     /// What the `.map` of a closed segment says, read once.
     pub async fn closed_facts(&self, base_offset: Offset) -> Result<ClosedFacts, ReadError> {
         let part = {
-            let state = self.state.borrow();
-            let segment = state.closed.iter().find(|s| s.base_offset == base_offset);
-            let Some(segment) = segment else { return Err(ReadError::Removed) };
+            let mut state = self.state.borrow_mut();
+            let Some(segment) = state.closed_segment(base_offset) else {
+                return Err(ReadError::Removed);
+            };
             if let Some(facts) = segment.facts {
                 return Ok(facts);
             }
             segment.part()
         };
         let start = BatchStart { position: Position(0), offset: base_offset };
-        let damaged = |what: String| self.damaged(part, start, Damage::Map(what));
-        let dir = self.context.files.dir(&self.identity).await?;
-        let bytes = match dir.read(&file_name(base_offset, FileKind::Map)).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(damaged("missing".to_owned()));
-            }
-            read => read?,
-        };
-        let map = SegmentMap::decode(&bytes, Some(&self.identity));
-        let map = map.map_err(|error| damaged(error.to_string()))?;
-        let Some(facts) = map.closed.filter(|_| map.base_offset == base_offset) else {
-            return Err(damaged("not that of a closed segment".to_owned()));
-        };
+        let damaged = |damage| self.damaged(part, start, damage);
+        let read = self.read_map(base_offset).await?;
+        let facts = read.map_err(|fault| damaged(fault.damage()))?;
         if facts.next_offset != part.next_offset || facts.length != part.end.0 {
-            return Err(damaged(format!(
+            return Err(damaged(Damage::Map(format!(
                 "ends at offset {} and byte {}; by its neighbours at {} and {}",
                 facts.next_offset, facts.length, part.next_offset, part.end
-            )));
+            ))));
         }
-        let mut state = self.state.borrow_mut();
-        if let Some(segment) = state.closed.iter_mut().find(|s| s.base_offset == base_offset) {
+        if let Some(segment) = self.state.borrow_mut().closed_segment(base_offset) {
             segment.facts = Some(facts);
         }
         Ok(facts)

@@ -28,6 +28,9 @@ pub(super) struct ClosedSegment {
     /// Length of the file as listed.
     pub length: u64,
     pub facts: Option<ClosedFacts>,
+    /// It was closed in this life of the process, or found to be the segment that was written here
+    /// (`origin`).
+    pub known: bool,
 }
 
 /// The segment that is being written.
@@ -496,6 +499,12 @@ impl LogState {
         } else {
             Source::Memory(batches, next)
         }
+    }
+
+    /// The closed segment of this name.
+    pub fn closed_segment(&mut self, base_offset: Offset) -> Option<&mut ClosedSegment> {
+        let at = self.closed.binary_search_by_key(&base_offset, |segment| segment.base_offset);
+        self.closed.get_mut(at.ok()?)
     }
 
     /// The segment that covers `offset`, if its bytes are sealed.

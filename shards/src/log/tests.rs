@@ -16,6 +16,7 @@ mod behaviour;
 mod damage;
 mod golden;
 mod inspect;
+mod origin;
 mod power;
 
 /// What survives every crash: the entries of each partition, and the checkpoints.
@@ -148,6 +149,14 @@ impl Bench {
 
     /// Opens or creates a partition, and replays what is above its checkpoint.
     pub async fn open(&self, partition: i32, config: SegmentConfig) -> Partition {
+        self.try_open(partition, config).await.expect("what a checkpoint names is there")
+    }
+
+    pub async fn try_open(
+        &self,
+        partition: i32,
+        config: SegmentConfig,
+    ) -> Result<Partition, OpenError> {
         let identity = identity(partition);
         let checkpoint = self.durable.checkpoints.borrow().get(&identity.owner).cloned();
         let owner = identity.owner;
@@ -164,8 +173,7 @@ impl Bench {
             }
             Some(checkpoint) => {
                 let bytes = &checkpoint.bytes;
-                let opened = PartitionLog::open(context, identity, config, bytes, &staged).await;
-                let opened = opened.expect("what a checkpoint names is there");
+                let opened = PartitionLog::open(context, identity, config, bytes, &staged).await?;
                 assert_eq!(opened.flushed, checkpoint.index);
                 let expected = format!("producers at {}", opened.flushed.0);
                 assert_eq!(opened.producers, expected.as_bytes());
@@ -175,7 +183,7 @@ impl Bench {
         log.verify_staged(&staged).await.expect("every pointer leads to its batch");
         let replayed = entries.into_iter().filter(|entry| index_of(entry) > flushed);
         log.commit(replayed.map(in_wal).collect::<Vec<_>>());
-        Partition { log, durable: Rc::clone(&self.durable), owner }
+        Ok(Partition { log, durable: Rc::clone(&self.durable), owner })
     }
 }
 
@@ -224,7 +232,7 @@ impl Partition {
         self.log.commit([entry]);
     }
 
-    /// Commits a batch; its payload is made of its offset. Answers its bytes.
+    /// Commits a batch; its payload is made of its offset and its partition. Answers its bytes.
     pub fn batch(&self, records: u32, payload_bytes: usize, timestamp: i64) -> Bytes {
         let (index, term) = self.log.last_entry();
         self.batch_in(index.next(), term, records, payload_bytes, timestamp)
@@ -239,8 +247,8 @@ impl Partition {
         timestamp: i64,
     ) -> Bytes {
         let base = self.log.log_end();
-        let payload: Vec<u8> =
-            (0..payload_bytes).map(|at| (at as u64 * 31 + base.0 as u64 * 7) as u8).collect();
+        let salt = base.0 as u64 * 7 + self.owner.group.0 * 3;
+        let payload: Vec<u8> = (0..payload_bytes as u64).map(|at| (at * 31 + salt) as u8).collect();
         let bytes = batch(base.0, records, term.0 as i32, timestamp, &payload);
         let (length, crc) = (bytes.len() as u32, crc_of(&bytes));
         let payload =

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use uuid::Uuid;
 use wal::{Index, Location, Owner, Term};
 
 /// A Kafka record offset.
@@ -46,6 +47,13 @@ pub struct PartitionIdentity {
 }
 
 impl PartitionIdentity {
+    /// The partition whose folders have these names; which replica it is stands in no file of it.
+    pub fn of_folders(topic: &str, partition: &str) -> Option<PartitionIdentity> {
+        let uuid = *Uuid::parse_str(topic).ok()?.as_bytes();
+        let partition = partition.parse().ok()?;
+        Some(PartitionIdentity { topic: uuid, partition, owner: Owner::default() })
+    }
+
     /// Name of the topic's folder: the UUID in lower-case hexadecimal with hyphens.
     pub fn topic_folder(&self) -> String {
         let hex: String = self.topic.iter().map(|byte| format!("{byte:02x}")).collect();

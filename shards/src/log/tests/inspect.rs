@@ -24,8 +24,9 @@ fn every_batch_is_reported_with_its_raft_index() {
         let segments = inspect_list(&dir).await.unwrap();
         assert_eq!(segments.len(), 3);
         let last = segments[2];
+        let own = identity(0);
         for base in segments {
-            let report = inspect_segment(&dir, base, |batch| {
+            let report = inspect_segment(&dir, Some(&own), base, |batch| {
                 assert!(batch.intact);
                 assert_eq!(Some((batch.head.base_offset, batch.index)), expected.next());
             });
@@ -51,12 +52,12 @@ fn damage_is_reported_and_the_rest_is_shown() {
         let mut bytes = dir.read(name).await.unwrap().to_vec();
         bytes[1_561 * 3 + 200] ^= 1;
         dir.replace(name, &bytes).await.unwrap();
-        let report = inspect_segment(&dir, Offset(0), |_| ()).await.unwrap();
+        let report = inspect_segment(&dir, None, Offset(0), |_| ()).await.unwrap();
         assert_eq!((report.damaged, report.batches, report.stop), (1, 25, None));
         assert!(!report.is_whole());
         bytes.truncate(1_561 * 3 + 200);
         dir.replace(name, &bytes).await.unwrap();
-        let report = inspect_segment(&dir, Offset(0), |_| ()).await.unwrap();
+        let report = inspect_segment(&dir, None, Offset(0), |_| ()).await.unwrap();
         assert_eq!((report.batches, report.stop), (3, Some(BatchFault::Short)));
     });
 }
