@@ -565,13 +565,16 @@ impl ClosedSegment {
     }
 }
 
+/// What was written of a batch before anything was sealed is written again: of those bytes nobody
+/// can tell whose they are, and the WAL has them all.
 fn restore_active(active: &ActiveCheckpoint) -> ActiveSegment {
+    let written = active.last.map_or(Position(0), |_| active.written);
     ActiveSegment {
         base_offset: active.base_offset,
         first_index: active.first_index,
         first_term: active.first_term,
         sealed: active.sealed,
-        written: active.written,
+        written,
         first_timestamp: active.first_timestamp,
         jitter_ms: 0,
         cursor: IndexCursor {

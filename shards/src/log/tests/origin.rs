@@ -29,6 +29,20 @@ struct Twins {
 
 impl Twins {
     fn filled() -> Twins {
+        Twins::begun(|bench| async move {
+            let mut partitions = Vec::new();
+            for (number, payload_bytes) in PAYLOADS {
+                let partition = bench.open(number, small_segments()).await;
+                for n in 0..100 {
+                    partition.batch(2, payload_bytes, 1_000 + n * 10);
+                }
+                partitions.push(partition);
+            }
+            bench.flusher.round().await.expect("a round");
+        })
+    }
+
+    fn begun<F: Future<Output = ()> + 'static>(life: impl FnOnce(Bench) -> F + 'static) -> Twins {
         let world = World::new(78, WorldOptions::default());
         let (next, ended) = (Rc::<RefCell<Option<Life>>>::default(), Rc::new(Cell::new(false)));
         let (durable, lives, over): (Rc<Durable>, _, _) =
@@ -44,17 +58,7 @@ impl Twins {
             }
         });
         let twins = Twins { world, node, next, ended };
-        twins.live(|bench| async move {
-            let mut partitions = Vec::new();
-            for (number, payload_bytes) in PAYLOADS {
-                let partition = bench.open(number, small_segments()).await;
-                for n in 0..100 {
-                    partition.batch(2, payload_bytes, 1_000 + n * 10);
-                }
-                partitions.push(partition);
-            }
-            bench.flusher.round().await.expect("a round");
-        });
+        twins.live(life);
         twins
     }
 
@@ -217,6 +221,32 @@ fn an_active_segment_of_another_partition_is_refused_until_it_is_put_back() {
     twins.live(|bench| async move {
         is_whole(&bench, 0).await;
         is_whole(&bench, 1).await;
+    });
+}
+
+/// What stands there is a part of a batch; in the end it would have been the other's beginning and
+/// one's own end, and the WAL would have let go of it.
+#[test]
+fn a_segment_in_which_nothing_is_sealed_is_written_anew() {
+    async fn append(bench: &Bench) -> [Partition; 2] {
+        let open = async |number| {
+            let partition = bench.open(number, small_segments()).await;
+            partition.batch(1, 6_000, 1_000);
+            partition
+        };
+        let partitions = [open(0).await, open(1).await];
+        bench.flusher.round().await.expect("a round");
+        partitions
+    }
+    let twins = Twins::begun(|bench| async move {
+        append(&bench).await;
+    });
+    assert_eq!(twins.contents(&twins.path(0, 0, "log")).len(), 4_096);
+    twins.exchange([0, 1], 0, "log");
+    twins.live(|bench| async move {
+        for partition in append(&bench).await {
+            partition.check_from(Offset(0), 4_000).await.expect("as it was written");
+        }
     });
 }
 
