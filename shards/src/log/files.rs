@@ -14,7 +14,7 @@ use rt::{Dir, DirEntry, File, FileOptions, Mapped};
 use super::types::{Offset, PartitionIdentity};
 
 /// What a name in a partition's folder stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FileKind {
     /// `.log`: the batches.
     Segment,

@@ -9,7 +9,7 @@
 //! tries again. Any other error of a write or a sync poisons: the caller stops the process.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::ops::Range;
@@ -25,11 +25,13 @@ use super::checkpoint::BLOCK;
 use super::context::LogContext;
 use super::files::{file_name, parse_name, FileKind};
 use super::index::INDEX_BLOCK_BYTES;
+use super::map::SegmentMap;
 use super::partition::{take_dirty, PartitionInner, Strays};
-use super::plan::{plan, PlanInput, RoundPlan, Run, SegmentWrite};
+use super::plan::{PlanInput, Progress, Run, SegmentWrite};
 use super::read::ReadError;
 use super::staging::Layout;
-use super::types::{CommittedBatch, Local, PartitionIdentity, Payload};
+use super::state::Applied;
+use super::types::{CommittedBatch, Local, Offset, PartitionIdentity, Payload};
 
 /// Partitions that a round works on side by side. With more of them a round ends no sooner, and the
 /// log's writes wait longer behind those of the round (perf/runs/2026-11-22-partitions.md).
@@ -194,24 +196,24 @@ impl Flusher {
         let mut done = Vec::new();
         for (partition, outcome) in written.await {
             match full_disk(outcome)? {
-                Some(plan) => done.push((partition, plan)),
+                Some(written) => done.push((partition, written)),
                 None => {
                     report.full += 1;
                     partition.note_dirty();
                 }
             }
         }
-        let synced = side_by_side(done, |(partition, plan)| async move {
-            let outcome = sync_partition(&partition, plan.as_ref()).await;
-            (partition, plan, outcome)
+        let synced = side_by_side(done, |(partition, written)| async move {
+            let outcome = sync_partition(&partition, written.as_ref()).await;
+            (partition, written, outcome)
         });
         let mut synced = synced.await.into_iter();
         while synced.len() > 0 {
             let mut changed = Vec::new();
-            for (partition, plan, outcome) in synced.by_ref().take(CHECKPOINTS_AT_ONCE) {
+            for (partition, written, outcome) in synced.by_ref().take(CHECKPOINTS_AT_ONCE) {
                 match full_disk(outcome)? {
                     Some(()) => {
-                        report.bytes += apply(&partition, plan);
+                        report.bytes += apply(&partition, written);
                         changed.push(partition);
                     }
                     None => {
@@ -315,16 +317,19 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// What was written of a partition and is to be synced.
+/// What was written of a partition: to be synced, then to be applied to its state.
 struct Written {
-    plan: Option<RoundPlan>,
-    files: Vec<File>,
+    bytes: u64,
+    /// By segment and kind; one handle of each.
+    files: BTreeMap<(Offset, FileKind), File>,
+    maps: BTreeMap<Offset, SegmentMap>,
+    applied: Applied,
 }
 
-type WrittenPlan = Option<Written>;
+/// `None`: there was no whole block to write.
+type WrittenBlocks = Option<Written>;
 
-async fn write_partition(partition: &Rc<PartitionInner>) -> Result<WrittenPlan, FlushError> {
-    let context = &partition.context;
+async fn write_partition(partition: &Rc<PartitionInner>) -> Result<WrittenBlocks, FlushError> {
     {
         let _turn = partition.files_turn.acquire(1).await;
         remove_strays(partition).await?;
@@ -336,19 +341,35 @@ async fn write_partition(partition: &Rc<PartitionInner>) -> Result<WrittenPlan, 
         Err(_) => partition.state.borrow_mut().active_index = Some(Vec::new()),
         Ok(()) => {}
     }
-    let plan = {
-        let config = partition.config.borrow();
-        let (now_ms, random) = (context.shard.wall_ms(), context.shard.random());
-        let input = PlanInput { config: &config, now_ms, random };
-        let mut state = partition.state.borrow_mut();
-        state.place_pending(&input);
-        plan(&state, &input)
-    };
-    let mut files = Vec::new();
-    for segment in plan.iter().flat_map(|plan| &plan.segments) {
-        files.extend(write_segment(partition, segment).await?);
+    let mut progress = Progress::new(&partition.state.borrow());
+    let (mut bytes, mut files) = (0, BTreeMap::new());
+    loop {
+        let writes = plan_step(partition, &mut progress);
+        if writes.is_empty() {
+            break;
+        }
+        for write in writes {
+            bytes += write_segment(partition, &write, &mut files).await?;
+        }
     }
-    Ok(Some(Written { plan, files }))
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let (maps, applied) = progress.end();
+    Ok(Some(Written { bytes, files, maps, applied }))
+}
+
+/// The next writes of a round; none at its end.
+fn plan_step(partition: &PartitionInner, progress: &mut Progress) -> Vec<SegmentWrite> {
+    let (context, config) = (&partition.context, partition.config.borrow());
+    let shard = &context.shard;
+    let input = PlanInput { config: &config, now_ms: shard.wall_ms(), random: shard.random() };
+    let mut state = partition.state.borrow_mut();
+    let Some(to) = progress.next_step(&state, context.options.step_batches) else {
+        return Vec::new();
+    };
+    state.place_pending(to, &input);
+    progress.step(&state, to, &input)
 }
 
 /// Segments that a crash, or entries that were taken back, left behind unnamed: the WAL holds all
@@ -373,10 +394,12 @@ pub(super) async fn remove_strays(partition: &Rc<PartitionInner>) -> io::Result<
     Ok(())
 }
 
+/// Answers the number of bytes, and adds to `written` the files that are to be synced.
 async fn write_segment(
     partition: &PartitionInner,
     segment: &SegmentWrite,
-) -> Result<Vec<File>, FlushError> {
+    written: &mut BTreeMap<(Offset, FileKind), File>,
+) -> Result<u64, FlushError> {
     let files = &partition.context.files;
     let (identity, base) = (&partition.identity, segment.base_offset);
     let file = if segment.create {
@@ -384,18 +407,22 @@ async fn write_segment(
     } else {
         files.segment(identity, base).await?
     };
+    let mut bytes = 0;
     for run in segment.runs() {
         write_run(partition, segment, &run, &file).await?;
+        bytes += run.end - run.position;
     }
     if segment.closed {
         let _turn = partition.files_turn.acquire(1).await;
         file.set_len(segment.to.0).await?;
     }
-    let mut written = vec![file];
+    // The first handle sees the errors of all that is written after it was opened.
+    written.entry((base, FileKind::Segment)).or_insert(file);
     if !segment.index_blocks.is_empty() {
-        written.push(write_index(partition, segment).await?);
+        let file = write_index(partition, segment).await?;
+        written.entry((base, FileKind::Index)).or_insert(file);
     }
-    Ok(written)
+    Ok(bytes)
 }
 
 /// Copies pieces of batches into aligned buffers and writes those, one after the other.
@@ -508,27 +535,21 @@ async fn sync_partition(
 ) -> Result<(), FlushError> {
     let Some(written) = written else { return Ok(()) };
     let unsynced = partition.context.shard.broken(Mutation::CheckpointBeforeSync);
-    for file in written.files.iter().filter(|_| !unsynced) {
+    for file in written.files.values().filter(|_| !unsynced) {
         partition.sync_file(file).await?;
     }
-    for segment in written.plan.iter().flat_map(|plan| &plan.segments) {
-        if let Some(map) = &segment.map {
-            // The replacement syncs the folder, and with it the names made before.
-            let dir = partition.context.files.dir(&partition.identity).await?;
-            let name = file_name(segment.base_offset, FileKind::Map);
-            dir.replace(&name, &map.encode(&partition.identity)).await?;
-        }
+    for (base_offset, map) in &written.maps {
+        // The replacement syncs the folder, and with it the names made before.
+        let dir = partition.context.files.dir(&partition.identity).await?;
+        let name = file_name(*base_offset, FileKind::Map);
+        dir.replace(&name, &map.encode(&partition.identity)).await?;
     }
     Ok(())
 }
 
 /// What was written is durable: the state says so. Answers the bytes written.
 fn apply(partition: &Rc<PartitionInner>, written: Option<Written>) -> u64 {
-    let Some(RoundPlan { segments, applied }) = written.and_then(|written| written.plan) else {
-        return 0;
-    };
-    let written = segments.iter().flat_map(SegmentWrite::runs).map(|run| run.end - run.position);
-    let bytes = written.sum();
+    let Some(Written { bytes, applied, .. }) = written else { return 0 };
     partition.state.borrow_mut().apply(applied);
     bytes
 }

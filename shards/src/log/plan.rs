@@ -1,10 +1,13 @@
 //! What one round writes for one partition: whole blocks only, each once.
 //!
 //! Pure: from the state, the configuration and the clock to a list of writes and to the state
-//! that holds once they are durable. Where segments begin was decided before (`placing`). The end
-//! of a segment that is being closed is written as a padded block and cut to its length; nothing
-//! else is ever padded. The whole blocks of a staged batch are there already.
+//! that holds once they are durable. A round goes step by step, each of a bounded number of batches,
+//! so that the shard serves others in between; a step builds on what the one before has planned, and
+//! the state changes once, at the end (`Progress`). Where segments begin was decided before
+//! (`placing`). The end of a segment that is being closed is written as a padded block and cut to its
+//! length; nothing else is ever padded. The whole blocks of a staged batch are there already.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use wal::{Index, Term};
@@ -17,7 +20,7 @@ use super::staging::Layout;
 use super::state::{ActiveSegment, Applied, ClosedSegment, Flushed, IndexChange, LogState};
 use super::types::{CommittedBatch, LastBatch, Offset, Position, SegmentConfig};
 
-/// The writes of one segment.
+/// The writes of one segment in one step.
 pub(super) struct SegmentWrite {
     pub base_offset: Offset,
     /// It has no file yet.
@@ -31,8 +34,6 @@ pub(super) struct SegmentWrite {
     pub skip: u64,
     /// Blocks of the index that became full, or the last one, with their numbers.
     pub index_blocks: Vec<(u32, Vec<u8>)>,
-    /// The `.map`, when it changed.
-    pub map: Option<SegmentMap>,
     pub closed: bool,
 }
 
@@ -87,12 +88,6 @@ impl SegmentWrite {
     }
 }
 
-/// All writes of a round for one partition.
-pub(super) struct RoundPlan {
-    pub segments: Vec<SegmentWrite>,
-    pub applied: Applied,
-}
-
 /// What a plan needs to know beside the state.
 pub(super) struct PlanInput<'a> {
     pub config: &'a SegmentConfig,
@@ -101,40 +96,118 @@ pub(super) struct PlanInput<'a> {
     pub random: u64,
 }
 
-/// Plans a round; `None` when no whole block can be written. The index of the active segment must
-/// have been read, and every pending batch have its place.
-pub(super) fn plan(state: &LogState, input: &PlanInput<'_>) -> Option<RoundPlan> {
-    let mut planner = Planner {
-        state,
-        input,
-        open: None,
-        flushed: state.flushed,
-        segments: Vec::new(),
-        closed: Vec::new(),
-        active: state.active.clone(),
-        index: IndexChange::Append(Vec::new()),
-    };
-    planner.open = state.active.as_ref().map(|active| OpenSegment::resume(active, state));
-    for batch in state.pending() {
-        planner.place(batch);
+/// How far a round has come with one partition: what holds once all that it wrote is durable.
+pub(super) struct Progress {
+    /// The last batch that is committed when the round begins: the round goes no further.
+    until: Index,
+    flushed: Flushed,
+    closed: Vec<ClosedSegment>,
+    active: Option<ActiveSegment>,
+    index: IndexChange,
+    /// Number of entries that the index of the active segment has by now.
+    index_entries: usize,
+    /// Those of them that stand in no full block yet.
+    index_open: Vec<IndexEntry>,
+    /// The `.map`s that changed, by the base offset of their segment.
+    maps: BTreeMap<Offset, SegmentMap>,
+}
+
+impl Progress {
+    /// Nothing is written yet. The index of the active segment must have been read.
+    pub fn new(state: &LogState) -> Progress {
+        let index = state.active_index.as_deref().unwrap_or_default();
+        Progress {
+            until: state.last_index,
+            flushed: state.flushed,
+            closed: Vec::new(),
+            active: state.active.clone(),
+            index: IndexChange::Append(Vec::new()),
+            index_entries: index.len(),
+            index_open: unblocked(index).to_vec(),
+            maps: BTreeMap::new(),
+        }
     }
-    planner.finish();
-    if planner.segments.is_empty() {
-        return None;
+
+    /// The last batch of a step of `most` batches, or of as many as fill a block; `None` when the
+    /// round has taken all.
+    pub fn next_step(&self, state: &LogState, most: usize) -> Option<Index> {
+        let active = self.active.as_ref();
+        let (mut end, written) = active.map_or((0, 0), |open| (open.sealed.0, open.written.0));
+        let mut last = None;
+        let batches = state.pending_after(self.flushed.index);
+        for (number, batch) in batches.take_while(|batch| batch.index <= self.until).enumerate() {
+            if number >= most && end >= written + BLOCK {
+                break;
+            }
+            end += u64::from(batch.length);
+            last = Some(batch.index);
+        }
+        last
     }
-    let Planner { segments, closed, active, index, flushed, .. } = planner;
-    Some(RoundPlan { segments, applied: Applied { closed, active, index, flushed } })
+
+    /// Plans a step, up to the batch `to`; nothing when no whole block can be written, so that the
+    /// round has come to its end. Every batch of the step must have its place.
+    pub fn step(
+        &mut self,
+        state: &LogState,
+        to: Index,
+        input: &PlanInput<'_>,
+    ) -> Vec<SegmentWrite> {
+        let open = self.active.as_ref().map(OpenSegment::resume);
+        let from = self.flushed.index;
+        let mut planner = Planner { state, input, progress: self, open, segments: Vec::new() };
+        for batch in state.pending_after(from).take_while(|batch| batch.index <= to) {
+            planner.place(batch);
+        }
+        planner.finish();
+        planner.segments
+    }
+
+    /// The `.map`s to write, and what is to be applied when they and all writes are durable.
+    pub fn end(self) -> (BTreeMap<Offset, SegmentMap>, Applied) {
+        let Progress { flushed, closed, active, index, maps, .. } = self;
+        (maps, Applied { closed, active, index, flushed })
+    }
+}
+
+impl Progress {
+    /// Adds entries to the index of the active segment, or of one that was just `created`; answers
+    /// the blocks that became full, and the last one of a segment that is `closed`.
+    fn extend_index(
+        &mut self,
+        base: Offset,
+        fresh: Vec<IndexEntry>,
+        created: bool,
+        closed: bool,
+    ) -> Vec<(u32, Vec<u8>)> {
+        if created {
+            self.index = IndexChange::Replace(Vec::new());
+            self.index_entries = 0;
+            self.index_open.clear();
+        }
+        let first_block = self.index_entries / BLOCK_ENTRIES;
+        self.index_entries += fresh.len();
+        self.index_open.extend_from_slice(&fresh);
+        let blocks = index_blocks(base, first_block, &self.index_open, closed);
+        self.index_open = unblocked(&self.index_open).to_vec();
+        match &mut self.index {
+            IndexChange::Append(entries) | IndexChange::Replace(entries) => entries.extend(fresh),
+        }
+        blocks
+    }
+}
+
+/// The entries behind the last full block.
+fn unblocked(entries: &[IndexEntry]) -> &[IndexEntry] {
+    &entries[entries.len() / BLOCK_ENTRIES * BLOCK_ENTRIES..]
 }
 
 struct Planner<'a> {
     state: &'a LogState,
     input: &'a PlanInput<'a>,
+    progress: &'a mut Progress,
     open: Option<OpenSegment>,
-    flushed: Flushed,
     segments: Vec<SegmentWrite>,
-    closed: Vec<ClosedSegment>,
-    active: Option<ActiveSegment>,
-    index: IndexChange,
 }
 
 /// A segment while batches are assigned to it.
@@ -144,29 +217,25 @@ struct OpenSegment {
     /// End of the batches assigned.
     total: u64,
     batches: Vec<CommittedBatch>,
-    /// Number of entries of its index from before this round.
-    index_entries: usize,
-    /// Those of them that stand in no full block yet.
-    index_open: Vec<IndexEntry>,
 }
 
 impl OpenSegment {
-    fn resume(active: &ActiveSegment, state: &LogState) -> Self {
-        let index = state.active_index.as_deref().unwrap_or_default();
+    fn resume(active: &ActiveSegment) -> Self {
         OpenSegment {
             active: active.clone(),
             create: false,
             total: active.sealed.0,
             batches: Vec::new(),
-            index_entries: index.len(),
-            index_open: index[index.len() / BLOCK_ENTRIES * BLOCK_ENTRIES..].to_vec(),
         }
     }
 }
 
 impl Planner<'_> {
     fn place(&mut self, batch: &CommittedBatch) {
-        if let Some(begin) = self.state.placing.begin_at(batch.base_offset) {
+        // A step before this one may have begun the segment, and not have come to the batch's end.
+        let begun = self.open.as_ref().map(|open| open.active.base_offset);
+        let begin = self.state.placing.begin_at(batch.base_offset);
+        if let Some(begin) = begin.filter(|begin| begun != Some(begin.base_offset)) {
             self.close();
             self.open = Some(self.begin(batch, begin));
         }
@@ -181,7 +250,7 @@ impl Planner<'_> {
     }
 
     fn begin(&self, batch: &CommittedBatch, begin: Begin) -> OpenSegment {
-        let first_index = self.flushed.index.next();
+        let first_index = self.progress.flushed.index.next();
         let first_term = self.term_of(first_index, batch);
         OpenSegment {
             active: ActiveSegment {
@@ -200,8 +269,6 @@ impl Planner<'_> {
             create: true,
             total: 0,
             batches: Vec::new(),
-            index_entries: 0,
-            index_open: Vec::new(),
         }
     }
 
@@ -214,53 +281,46 @@ impl Planner<'_> {
     fn close(&mut self) {
         let Some(open) = self.open.take() else { return };
         let total = Position(open.total);
-        let done = self.seal(open, total, true);
-        let cursor = &done.active.cursor;
+        let active = self.seal(open, total, true);
+        let progress = &mut *self.progress;
         let facts = ClosedFacts {
             length: total.0,
-            next_offset: self.flushed.next_offset,
-            last_index: self.flushed.index,
-            last_term: self.flushed.term,
-            batches: cursor.batches,
-            max_timestamp: cursor.max_timestamp,
-            max_timestamp_offset: cursor.max_timestamp_offset,
+            next_offset: progress.flushed.next_offset,
+            last_index: progress.flushed.index,
+            last_term: progress.flushed.term,
+            batches: active.cursor.batches,
+            max_timestamp: active.cursor.max_timestamp,
+            max_timestamp_offset: active.cursor.max_timestamp_offset,
             closed_ms: self.input.now_ms,
-            last: done.active.last.expect("a segment is begun by a batch"),
+            last: active.last.expect("a segment is begun by a batch"),
         };
-        if let Some(write) = self.segments.last_mut() {
-            write.map = Some(segment_map(&done.active, Some(facts)));
-        }
-        self.closed.push(ClosedSegment {
-            base_offset: done.active.base_offset,
+        progress.maps.insert(active.base_offset, segment_map(&active, Some(facts)));
+        progress.closed.push(ClosedSegment {
+            base_offset: active.base_offset,
             next_offset: facts.next_offset,
             length: facts.length,
             facts: Some(facts),
             known: true,
         });
-        self.active = None;
-        self.index = IndexChange::Replace(Vec::new());
+        progress.active = None;
+        progress.index = IndexChange::Replace(Vec::new());
+        progress.index_entries = 0;
+        progress.index_open.clear();
     }
 
     /// Writes the whole blocks of the segment that stays open.
     fn finish(&mut self) {
         let Some(open) = self.open.take() else { return };
         let to = Position(open.total / BLOCK * BLOCK);
-        if to <= open.active.written {
-            return;
+        if to > open.active.written {
+            let active = self.seal(open, to, false);
+            self.progress.active = Some(active);
         }
-        let create = open.create;
-        let done = self.seal(open, to, false);
-        self.active = Some(done.active);
-        self.index = if create {
-            IndexChange::Replace(done.new_index)
-        } else {
-            IndexChange::Append(done.new_index)
-        };
     }
 
     /// Plans the writes of a segment up to `to`, and moves `flushed` to its last whole batch.
-    fn seal(&mut self, open: OpenSegment, to: Position, closed: bool) -> Sealed {
-        let OpenSegment { mut active, create, batches, index_entries, index_open, .. } = open;
+    fn seal(&mut self, open: OpenSegment, to: Position, closed: bool) -> ActiveSegment {
+        let OpenSegment { mut active, create, batches, .. } = open;
         let from = active.written;
         let skip = from.0 - active.sealed.0;
         let interval = self.input.config.index_interval_bytes;
@@ -270,7 +330,7 @@ impl Planner<'_> {
             if end <= to.0 {
                 let (offset, time) = (batch.base_offset, batch.max_timestamp);
                 new_index.extend(active.cursor.batch(offset, Position(position), time, interval));
-                self.flushed = Flushed {
+                self.progress.flushed = Flushed {
                     index: batch.index,
                     term: batch.term,
                     next_offset: batch.next_offset(),
@@ -285,11 +345,11 @@ impl Planner<'_> {
         }
         active.written = to;
         let fresh = self.take_empties(&mut active);
-        let changed = create || fresh || std::mem::take(&mut active.map_stale);
-        let map = changed.then(|| segment_map(&active, None));
-        let first_block = index_entries / BLOCK_ENTRIES;
-        let open = [index_open.as_slice(), &new_index].concat();
-        let index_blocks = index_blocks(active.base_offset, first_block, &open, closed);
+        if create || fresh || std::mem::take(&mut active.map_stale) {
+            self.progress.maps.insert(active.base_offset, segment_map(&active, None));
+        }
+        let index_blocks =
+            self.progress.extend_index(active.base_offset, new_index, create, closed);
         self.segments.push(SegmentWrite {
             base_offset: active.base_offset,
             create,
@@ -298,31 +358,26 @@ impl Planner<'_> {
             batches: needed,
             skip,
             index_blocks,
-            map,
             closed,
         });
-        Sealed { active, new_index }
+        active
     }
 
     /// Gives the segment the entries without records that its sealed batches passed.
     fn take_empties(&self, active: &mut ActiveSegment) -> bool {
         let known = active.empties.last().map(|entry| entry.index);
+        let flushed = self.progress.flushed.index;
         let fresh: Vec<EmptyEntry> = self
             .state
             .empties
             .iter()
-            .filter(|entry| entry.index >= active.first_index && entry.index < self.flushed.index)
+            .filter(|entry| entry.index >= active.first_index && entry.index < flushed)
             .filter(|entry| known.is_none_or(|known| entry.index > known))
             .copied()
             .collect();
         active.empties.extend(&fresh);
         !fresh.is_empty()
     }
-}
-
-struct Sealed {
-    active: ActiveSegment,
-    new_index: Vec<IndexEntry>,
 }
 
 fn segment_map(active: &ActiveSegment, closed: Option<ClosedFacts>) -> SegmentMap {

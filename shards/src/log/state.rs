@@ -346,11 +346,12 @@ impl LogState {
         self.recount_unwritten();
     }
 
-    /// Decides where every pending batch goes. The index of the active segment must be there.
-    pub fn place_pending(&mut self, input: &PlanInput<'_>) {
+    /// Decides where the pending batches up to `to` go. The index of the active segment must be
+    /// there.
+    pub fn place_pending(&mut self, to: Index, input: &PlanInput<'_>) {
         let mut cursor = self.placing.cursor.unwrap_or_else(|| self.cursor_at_flushed());
         let from = self.tail.partition_point(|batch| batch.index <= cursor.index());
-        for batch in self.tail.range(from..) {
+        for batch in self.tail.range(from..).take_while(|batch| batch.index <= to) {
             self.placing.step(&mut cursor, &Upcoming::of(batch), input);
         }
         self.placing.cursor = Some(cursor);
@@ -367,7 +368,7 @@ impl LogState {
         if self.active.is_some() && self.active_index.is_none() {
             return None;
         }
-        self.place_pending(input);
+        self.place_pending(self.last_index, input);
         let mut cursor = self.placing.cursor?;
         for index in cursor.index().max(self.last_index).0 + 1..next.0 {
             if let Some(batch) = before(Index(index)) {
@@ -419,7 +420,13 @@ impl LogState {
 
     /// Batches that are not wholly in written blocks.
     pub fn pending(&self) -> impl Iterator<Item = &CommittedBatch> {
-        self.tail.range(self.pending_from()..)
+        self.pending_after(self.flushed.index)
+    }
+
+    /// Those of them behind the entry `index`.
+    pub fn pending_after(&self, index: Index) -> impl Iterator<Item = &CommittedBatch> {
+        let from = self.tail.partition_point(|batch| batch.index <= index);
+        self.tail.range(from..)
     }
 
     /// Gives back the memory of the batch with this base offset: a flushed one leaves the cache

@@ -221,6 +221,8 @@ pub struct LogOptions {
     pub writes_in_flight: u64,
     /// Largest single write.
     pub write_bytes: usize,
+    /// Batches of a partition that a round plans and writes without a pause.
+    pub step_batches: usize,
     /// Batches from this length on are staged: written to their segment at once, not to the WAL.
     pub staged_min_bytes: u32,
 }
@@ -235,6 +237,7 @@ impl Default for LogOptions {
             dirty_age: std::time::Duration::from_secs(5),
             writes_in_flight: 4,
             write_bytes: 1 << 20,
+            step_batches: 512,
             staged_min_bytes: 128 << 10,
         }
     }

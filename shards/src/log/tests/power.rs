@@ -36,6 +36,7 @@ async fn broker(shard: Shard, durable: Rc<Durable>, starts: Starts, lives: Rc<Ce
         dirty_age: Duration::from_millis(20),
         writes_in_flight: 2,
         write_bytes: 8192,
+        step_batches: 1 + dice.below(8) as usize,
         staged_min_bytes: 5_000,
     };
     let bench = Bench::start(shard.clone(), durable, options).await;
