@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::{Rc, Weak};
 
-use rt::{Dir, Instant, Notify, Semaphore, Shard};
+use rt::{Buf, Dir, Instant, Notify, Semaphore, Shard};
 
 use super::files::Files;
 use super::pace::Pace;
@@ -64,6 +64,8 @@ pub struct LogContext {
     pub(super) round: Semaphore,
     /// Segment writes in flight.
     pub(super) writes: Semaphore,
+    /// Those that the writes of rounds are done with.
+    round_buffers: RefCell<Vec<Buf>>,
     /// Bytes of staged batches that are with the disk.
     pub(super) staging: Semaphore,
     /// How segments are read.
@@ -112,6 +114,7 @@ impl LogContext {
             bell: Notify::new(),
             round: Semaphore::new(1),
             writes,
+            round_buffers: RefCell::default(),
             staging: Semaphore::new(STAGED_IN_FLIGHT_BYTES),
             pace,
             cache: RefCell::default(),
@@ -144,6 +147,28 @@ impl LogContext {
 
     pub(super) fn take_fault(&self) -> Option<io::Error> {
         self.fault.borrow_mut().take()
+    }
+
+    /// An empty buffer of at least `length` bytes for a write of a round. Memory fresh from the kernel
+    /// costs more than what is copied into it, so rounds that follow one another share a few buffers;
+    /// one that is too small makes room for its successor.
+    pub(super) fn round_buffer(&self, length: usize) -> Buf {
+        let kept = self.round_buffers.borrow_mut().pop();
+        match kept.filter(|buf| buf.capacity() >= length) {
+            Some(mut buf) => {
+                buf.set_len(0);
+                buf
+            }
+            None => self.shard.buffer(length),
+        }
+    }
+
+    pub(super) fn keep_round_buffer(&self, buf: Buf) {
+        self.round_buffers.borrow_mut().push(buf);
+    }
+
+    pub(super) fn free_round_buffers(&self) {
+        self.round_buffers.take();
     }
 
     /// A batch of `partition` is in memory. Nothing of the partition may be borrowed.

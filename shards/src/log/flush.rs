@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rt::{Buf, Either, File, Mutation};
+use rt::{Either, File, Mutation};
 use thiserror::Error;
 use wal::{Index, Owner, Term};
 
@@ -140,7 +140,10 @@ impl Flusher {
             let since = self.context.dirty.borrow().since;
             let bell = self.context.bell.notified();
             match since {
-                None => bell.await,
+                None => {
+                    self.context.free_round_buffers();
+                    bell.await;
+                }
                 Some(since) => {
                     let due = since + self.context.options.dirty_age;
                     match rt::either(bell, self.context.shard.sleep_until(due)).await {
@@ -440,7 +443,7 @@ async fn write_run(
     let mut current: Bytes = Bytes::new();
     while position < end {
         let length = (end - position).min(most) as usize;
-        let mut buf: Buf = context.shard.buffer(length);
+        let mut buf = context.round_buffer(length);
         while buf.len() < length {
             if current.is_empty() {
                 let Some(next) = pieces.next() else { break };
@@ -453,7 +456,7 @@ async fn write_run(
         assert!(buf.len() == length || segment.closed, "a whole block of batches");
         buf.resize_zeroed(length);
         let _turn = context.writes.acquire(1).await;
-        file.write_at(buf, position).await?;
+        context.keep_round_buffer(file.write_at(buf, position).await?);
         position += length as u64;
     }
     Ok(())
