@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rt::{Either, File, Mutation};
+use rt::{Either, File, Mutation, Shard};
 use thiserror::Error;
 use wal::{Index, Owner, Term};
 
@@ -192,7 +192,7 @@ impl Flusher {
             take_dirty(context).into_iter().filter(|partition| !partition.removed.get()).collect();
         self.make_folders(&partitions).await?;
         let mut report = RoundReport::default();
-        let written = side_by_side(partitions, |partition| async move {
+        let written = side_by_side(&context.shard, partitions, |partition| async move {
             let outcome = write_partition(&partition).await;
             (partition, outcome)
         });
@@ -206,7 +206,7 @@ impl Flusher {
                 }
             }
         }
-        let synced = side_by_side(done, |(partition, written)| async move {
+        let synced = side_by_side(&context.shard, done, |(partition, written)| async move {
             let outcome = sync_partition(&partition, written.as_ref()).await;
             (partition, written, outcome)
         });
@@ -284,24 +284,37 @@ impl Flusher {
     }
 }
 
-/// Runs `work` over `items`, at most `WIDTH` at a time; results in any order.
-async fn side_by_side<T, R, F>(items: Vec<T>, work: impl Fn(T) -> F) -> Vec<R>
+/// Runs `work` over `items` in at most `WIDTH` tasks, so that the shard serves others between a step of
+/// one and a step of another; results in any order.
+async fn side_by_side<T, R, F>(
+    shard: &Shard,
+    items: Vec<T>,
+    work: impl Fn(T) -> F + Copy + 'static,
+) -> Vec<R>
 where
-    F: Future<Output = R>,
+    T: 'static,
+    R: 'static,
+    F: Future<Output = R> + 'static,
 {
-    let lanes = items.len().min(WIDTH);
-    let queue = RefCell::new(VecDeque::from(items));
-    let results = RefCell::new(Vec::new());
-    rt::join_all((0..lanes).map(|_| async {
-        loop {
-            let next = queue.borrow_mut().pop_front();
-            let Some(item) = next else { break };
-            let result = work(item).await;
-            results.borrow_mut().push(result);
-        }
-    }))
-    .await;
-    results.into_inner()
+    let width = items.len().min(WIDTH);
+    let queue = Rc::new(RefCell::new(VecDeque::from(items)));
+    let lane = |_| {
+        let queue = Rc::clone(&queue);
+        shard.spawn(async move {
+            let mut results = Vec::new();
+            loop {
+                let next = queue.borrow_mut().pop_front();
+                let Some(item) = next else { break results };
+                results.push(work(item).await);
+            }
+        })
+    };
+    let lanes: Vec<_> = (0..width).map(lane).collect();
+    let mut results = Vec::new();
+    for lane in lanes {
+        results.extend(lane.await);
+    }
+    results
 }
 
 /// `None` for a full disk, which is to be tried again.
