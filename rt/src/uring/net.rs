@@ -18,6 +18,9 @@ use crate::{ListenOptions, Shard};
 
 /// Parts of one vectored write, at most.
 const IOV_MAX: usize = 64;
+/// Bytes of one vectored write, at most. The kernel copies them while the shard waits: a long answer
+/// leaves in pieces, and others run between them.
+const SEND_BYTES_MAX: usize = 256 << 10;
 
 fn ring(shard: &Shard) -> &Rc<Ring> {
     match &shard.0.backend {
@@ -213,7 +216,13 @@ impl Stream {
             }
             ready!(self.writable.poll_ready(context))?;
             match send(self.fd(), &parts[*first..]) {
-                Ok(sent) => advance(parts, first, sent),
+                Ok(sent) => {
+                    advance(parts, first, sent);
+                    if *first < parts.len() {
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.writable.exhausted();
@@ -259,11 +268,16 @@ fn receive(fd: RawFd, target: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
 /// One vectored send that does not block.
 fn send(fd: RawFd, parts: &[Bytes]) -> io::Result<usize> {
     let mut iov = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; IOV_MAX];
-    let mut count = 0;
+    let (mut count, mut room) = (0, SEND_BYTES_MAX);
     for part in parts.iter().filter(|part| !part.is_empty()).take(IOV_MAX) {
+        let iov_len = part.len().min(room);
         // sendmsg only reads through the pointer.
-        iov[count] = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
+        iov[count] = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len };
         count += 1;
+        room -= iov_len;
+        if room == 0 {
+            break;
+        }
     }
     // SAFETY: all-zero is a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -283,5 +297,19 @@ fn advance(parts: &mut [Bytes], first: &mut usize, mut sent: usize) {
         if part.is_empty() {
             *first += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_send_copies_a_bounded_piece() {
+        let (near, _far) = Socket::pair(Domain::UNIX, Type::STREAM, None).expect("sockets");
+        near.set_send_buffer_size(1 << 20).expect("a size");
+        let parts = vec![Bytes::from(vec![7; 100 << 10]); 10];
+        // Without the bound, all that the socket's buffer holds.
+        assert_eq!(send(near.as_raw_fd(), &parts).expect("room"), SEND_BYTES_MAX);
     }
 }
