@@ -73,7 +73,12 @@ pub fn create(
             return Err(PerfError::Refused { what, code });
         }
     }
-    wait_for_leaders(&mut connection, names, partitions)
+    wait_for_leaders(&mut connection, names, partitions)?;
+    // A load that begins before the leaders have taken over would be refused, not measured.
+    for name in names {
+        offsets(&mut connection, name, partitions, End::Latest)?;
+    }
+    Ok(())
 }
 
 fn wait_for_leaders(
